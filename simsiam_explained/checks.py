@@ -1,0 +1,78 @@
+"""Refusals that help: every error names what was given, what was expected and what to do."""
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["one_of", "positive", "check_features", "check_labels", "quick", "pick_device", "usable_cores"]
+
+
+def one_of(what: str, given: object, valid: Iterable[str]) -> str:
+    """Return `given` if it is one of `valid`; otherwise ValueError naming the nearest valid one."""
+    valid = list(valid)
+    if given in valid:
+        return given
+    near = difflib.get_close_matches(str(given).lower(), valid, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{what}: got {given!r}, expected one of {', '.join(map(repr, valid))}.{hint}")
+
+
+def positive(what: str, given: object) -> int:
+    """Return `given` if it is an int of at least 1; otherwise TypeError or ValueError naming it."""
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{what}: got {given!r} ({type(given).__name__}), expected a whole number ≥ 1.")
+    if given < 1:
+        raise ValueError(f"{what}: got {given}, expected a whole number ≥ 1.")
+    return given
+
+
+def check_features(x: Tensor, what: str = "features") -> Tensor:
+    """Return `x` if it is a finite, non-empty float tensor (N, d); otherwise an error that names the fault."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{what}: got {type(x).__name__}, expected a torch.Tensor (N, d).")
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"{what}: got shape {tuple(x.shape)}, expected (N, d) with N ≥ 1 and d ≥ 1; "
+                         "pool or flatten each image to one vector first.")
+    if not x.is_floating_point():
+        raise TypeError(f"{what}: got dtype {x.dtype}, expected floating point; use .float().")
+    if not torch.isfinite(x).all():
+        raise ValueError(f"{what}: {int((~torch.isfinite(x)).any(1).sum())} of {len(x)} rows hold NaN or infinity; "
+                         "the network that made them has diverged.")
+    return x
+
+
+def check_labels(labels: Tensor | None, n: int, what: str = "labels") -> Tensor:
+    """Return `labels` if there is one whole number for each of `n` images; otherwise an error."""
+    if labels is None:
+        raise ValueError(f"{what}: this image set has none, and a probe needs them; "
+                         "give labels=… when the set is made, or skip the probe.")
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim != 1:
+        raise TypeError(f"{what}: got {getattr(labels, 'dtype', type(labels).__name__)} of shape "
+                        f"{tuple(getattr(labels, 'shape', ()))}, expected a whole-number tensor (N,).")
+    if len(labels) != n:
+        raise ValueError(f"{what}: got {len(labels)} for {n} images, expected one for each image.")
+    return labels
+
+
+def quick(full, test):
+    """Return `full`, or `test` when a notebook runs as a test (nbdev_test sets IN_TEST)."""
+    return test if os.environ.get("IN_TEST") else full
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device for 'auto' (cuda if there is one), 'cpu' or 'cuda'."""
+    one_of("device", name.split(":")[0], ["auto", "cpu", "cuda"])
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device: got {name!r}, but torch sees no CUDA device here; use 'auto' or 'cpu'.")
+    return torch.device(name)

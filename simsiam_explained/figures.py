@@ -1,0 +1,96 @@
+"""One palette, one meaning per colour, and pure functions that draw on a given axis."""
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+__all__ = ["BLUE", "VERMILLION", "GREEN", "PURPLE", "ORANGE", "SKY", "BLACK", "GREY", "SERIES", "new_figure",
+           "end_label", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid"]
+
+# Okabe–Ito. One meaning each, in every chapter:
+BLUE = "#0072B2"        # the method as published
+VERMILLION = "#D55E00"  # the broken variant
+GREEN = "#009E73"       # EMA target, BYOL
+PURPLE = "#CC79A7"      # contrastive, MoCo v3
+ORANGE = "#E69F00"      # another variant
+SKY = "#56B4E9"         # another variant
+BLACK = "#000000"       # the paper's number (a diamond), ink
+GREY = "#777777"        # references, untrained nets
+SERIES = [BLUE, VERMILLION, ORANGE, SKY, GREEN, PURPLE, GREY, BLACK]
+
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True, "font.size": 9.5,
+    "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "lines.linewidth": 1.8, "axes.prop_cycle": plt.cycler(color=SERIES),
+}
+
+
+def new_figure(rows: int = 1, cols: int = 1, size: tuple | None = None, **kwargs):
+    """Return (figure, axes) in the house style: 5.5 × 3.2 in for one column, 8 in wide for more."""
+    size = size or (5.5 if cols == 1 else 8.0, 3.2 * rows if cols == 1 else 3.0 * rows)
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, cols, figsize=size, **kwargs)
+
+
+def end_label(ax, x: float, y: float, text: str, colour: str, dy: float = 0.0) -> None:
+    """Write `text` just right of the point (x, y), in `colour`; `dy` shifts it in points."""
+    ax.annotate(text, (x, y), xytext=(4, dy), textcoords="offset points", color=colour, va="center",
+                fontsize=9, annotation_clip=False)
+
+
+def reference(ax, y: float, text: str, where: float = 0.02) -> None:
+    """Draw a named dashed line at height `y`; `where` is the label's place as a share of the width."""
+    ax.axhline(y, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    ax.annotate(text, (where, y), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                textcoords="offset points", color=GREY, fontsize=8)
+
+
+def seed_dots(ax, table, x: str, y: str, colours: dict, **kwargs) -> None:
+    """Draw one dot per seed: `table` is a DataFrame with columns `x` (the arm) and `y` (the value)."""
+    sns.stripplot(table, x=x, y=y, hue=x, order=list(colours), hue_order=list(colours), palette=colours,
+                  ax=ax, size=6, alpha=0.75, jitter=0.12, legend=False, **kwargs)
+
+
+def draw_curves(ax, curves: dict, colours: dict, dashed: tuple = (), label: bool = True) -> None:
+    """Draw {name: (x, y)} as lines, each named at its end in its colour."""
+    for name, (x, y) in curves.items():
+        ax.plot(x, y, color=colours[name], linestyle="--" if name in dashed else "-")
+        if label:
+            end_label(ax, x[-1], y[-1], name, colours[name])
+
+
+def draw_spectra(ax, spectra: dict, colours: dict, floor: float = 1e-7) -> None:
+    """Draw {name: singular values} divided by the largest, on a log axis; float32's noise floor is marked."""
+    for name, sigma in spectra.items():
+        sigma = np.asarray(sigma, dtype=float)
+        top = max(float(sigma[0]), 1e-30)
+        ax.plot(np.arange(1, len(sigma) + 1), np.maximum(sigma / top, floor / 10), color=colours[name])
+        end_label(ax, len(sigma), max(sigma[-1] / top, floor / 10), name, colours[name])
+    ax.set_yscale("log")
+    reference(ax, floor, "float32 noise floor")
+    ax.set(xlabel="index of the singular value", ylabel="σ / σ₁")
+
+
+def draw_sphere(ax, points, colours, title: str = "") -> None:
+    """Draw unit vectors (N, 3) on a wire sphere; `ax` is a 3-D axis, `colours` one per point."""
+    u, v = np.mgrid[0:2 * np.pi:25j, 0:np.pi:13j]
+    ax.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color=GREY, alpha=0.15, linewidth=0.5)
+    x, y, z = np.asarray(points, dtype=float).T
+    ax.scatter(x, y, z, c=colours, s=10, depthshade=True)
+    ax.set(xticks=[], yticks=[], zticks=[], title=title)
+    ax.set_box_aspect((1, 1, 1))
+
+
+def image_grid(ax, pixels, columns: int = 8, gap: int = 2) -> None:
+    """Draw uint8 images (N, C, H, W) as one contact sheet, `columns` to a row."""
+    pixels = np.asarray(pixels)
+    n, c, h, w = pixels.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
+        sheet[top:top + h, left:left + w] = image.transpose(1, 2, 0)   # one grey channel fills all three
+    ax.imshow(sheet)
+    ax.set_axis_off()

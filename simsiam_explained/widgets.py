@@ -1,0 +1,74 @@
+"""Thin ipywidgets shells over pure functions: a prediction, a toggle, a slider."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+__all__ = ["Prediction", "predict", "toggle", "scrub"]
+
+
+class Prediction:
+    """The reader's choice before the result: `choice` is None until a button is pressed."""
+
+    def __init__(self, question: str, options: Sequence[str]):
+        self.question, self.options, self.choice = question, tuple(options), None
+
+    def choose(self, option: str) -> None:
+        """Set the choice; ValueError names the options if `option` is none of them."""
+        if option not in self.options:
+            raise ValueError(f"prediction: got {option!r}, expected one of {', '.join(map(repr, self.options))}.")
+        self.choice = option
+
+    def __str__(self) -> str:
+        return f"your prediction: {self.choice or 'none made'}"
+
+
+def predict(question: str, options: Sequence[str]) -> Prediction:
+    """Show one button per option and return the Prediction that the buttons set."""
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    prediction = Prediction(question, options)
+    buttons = widgets.ToggleButtons(options=prediction.options, value=None, style={"button_width": "auto"})
+    buttons.observe(lambda change: prediction.choose(change["new"]), names="value")
+    display(widgets.VBox([widgets.HTML(f"<b>{question}</b>"), buttons]))
+    prediction.buttons = buttons
+    return prediction
+
+
+def _show(control, draw: Callable, value_of: Callable):
+    """Redraw `draw(value)`, a function that returns a matplotlib figure, whenever `control` changes."""
+    import ipywidgets as widgets
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    image = widgets.Image(format="png")
+
+    def redraw(_=None):
+        from io import BytesIO
+        figure, page = draw(value_of(control)), BytesIO()   # outside any Output: an error here is seen
+        figure.savefig(page, format="png")
+        plt.close(figure)
+        image.value = page.getvalue()
+
+    control.observe(redraw, names="value")
+    redraw()
+    box = widgets.VBox([control, image])
+    display(box)
+    return box
+
+
+def toggle(draw: Callable, options: dict, label: str):
+    """Show buttons for `options` {name: value} over `draw(value) -> figure`; return the widget box."""
+    import ipywidgets as widgets
+
+    control = widgets.ToggleButtons(options=list(options.items()), description=label, style={"button_width": "auto"})
+    return _show(control, draw, lambda c: c.value)
+
+
+def scrub(draw: Callable, values: Sequence, label: str):
+    """Show a slider over `values` (stored steps) and `draw(index) -> figure`; return the widget box."""
+    import ipywidgets as widgets
+
+    control = widgets.SelectionSlider(options=[(str(v), i) for i, v in enumerate(values)], description=label,
+                                      continuous_update=False, layout=widgets.Layout(width="60%"))
+    return _show(control, draw, lambda c: c.value)

@@ -1,0 +1,13 @@
+"""Fixtures shared by all tests: the devices at hand, and matplotlib without a window."""
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch sees no CUDA device"))])
+def device(request):
+    """Each numeric test runs on the CPU, and again on the GPU where there is one."""
+    return torch.device(request.param)
