@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import one_of, positive
-from .encoders import feature_dim
+from .checks import one_of
+from .encoders import feature_dim, mlp
 from .encoders import predictor as predictor_head
 from .encoders import projector as projector_head
 
@@ -68,15 +68,20 @@ def check_views(views: tuple, expected: int) -> None:
 PREDICTORS = ("mlp", "none", "fixed", "linear")
 
 
-def make_predictor(kind: str, dim: int, hidden: int | None = None, bn: str = "default") -> nn.Module:
-    """Return h: (B, dim) → (B, dim). 'fixed' is the mlp frozen at its random start (SimSiam Table 1)."""
+def make_predictor(
+    kind: str,  # mlp | none | fixed | linear
+    dim: int,  # d of z and p
+    hidden: int | None = None,  # bottleneck of the mlp; None: dim // 4
+    bn: str = "default",  # Table 3; only "all" puts BN on the output
+    seed: int | None = None,  # of the initial weights; None: torch's global generator
+) -> nn.Module:
+    """Return h: (B, dim) → (B, dim). 'fixed' is the mlp frozen at its random start (SimSiam Table 1b)."""
     one_of("predictor", kind, PREDICTORS)
     if kind == "none":
         return nn.Identity()
     if kind == "linear":
-        return nn.Linear(dim, dim, bias=False)  # choice: no bias, as in linear theories of the predictor
-    h = predictor_head(dim, hidden, bn=bn)
-    return h.requires_grad_(kind != "fixed")
+        return mlp((dim, dim), bias_out=False, seed=seed)  # choice: no bias, as in linear theories of the predictor
+    return predictor_head(dim, hidden, bn=bn, seed=seed).requires_grad_(kind == "mlp")
 
 # %% ../nbs/08_stop_gradient.ipynb #a17f6776
 class Method(nn.Module):
@@ -117,10 +122,8 @@ class Siamese(Method):
         super().__init__()
         self.predictor_lr = one_of("predictor_lr", predictor_lr, ("constant", "scheduled"))
         self.backbone, d = backbone, feature_dim(backbone, shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.projector = projector_head(d, positive("dim", dim), hidden, layers=layers, bn=bn, affine=affine)
-            self.predictor = make_predictor(predictor, dim, predictor_hidden, bn)
+        self.projector = projector_head(d, dim, hidden, layers=layers, bn=bn, affine=affine, seed=seed)
+        self.predictor = make_predictor(predictor, dim, predictor_hidden, bn, seed=seed + 1)
 
 # %% ../nbs/08_stop_gradient.ipynb #fdde517b
 class SimSiam(Siamese):
