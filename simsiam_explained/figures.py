@@ -94,3 +94,16 @@ def image_grid(ax, pixels, columns: int = 8, gap: int = 2) -> None:
         sheet[top:top + h, left:left + w] = image.transpose(1, 2, 0)   # one grey channel fills all three
     ax.imshow(sheet)
     ax.set_axis_off()
+
+
+def draw_report(runs: dict, table):
+    """Return a figure of `runs` {name: Run} and their report: loss and std·√d over steps, spectra at the end."""
+    figure, (left, middle, right) = new_figure(1, 3, size=(11, 3.2))
+    colours = dict(zip(runs, SERIES))
+    for ax, key, top, text in [(left, "loss", -1.0, "−1: the lowest there is"), (middle, "std", 1.0, "1: spread evenly")]:
+        draw_curves(ax, {name: run.curve(key) for name, run in runs.items()}, colours, label=ax is left)
+        reference(ax, top, text)
+        ax.set(xlabel="step", title={"loss": "Loss", "std": "std·√d of the output z"}[key])
+    draw_spectra(right, table.attrs["spectra"], {**colours, "untrained": GREY})
+    right.set_title("Spectrum of the backbone's features")
+    return figure

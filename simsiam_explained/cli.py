@@ -1,0 +1,88 @@
+"""The command line: `simsiam-explained demo` shows SimSiam learn, and collapse, in a minute and a half."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+__all__ = ["demo", "main"]
+
+ARMS = {"SimSiam": True, "no stop-gradient": False}  # name: stop_gradient
+BANK = 10_000  # choice: at most so many images are embedded for the report
+
+
+def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int = 0, device: str = "auto",
+         out: str = "simsiam_demo.png"):
+    """Train SimSiam with and without stop-gradient on `images`; return (runs, report) and write one figure to `out`.
+
+    `images` is what `load_images` takes: textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER."""
+    from .encoders import resnet
+    from .figures import draw_report
+    from .images import load_images
+    from .simsiam import SimSiam
+    from .training import fit, report
+    from .views import make_views
+
+    figure_path = writable(out)
+    train, test = load_images(images, seed=seed, device="cpu")
+    views = make_views("textures" if images in ("textures", "digits") else "cifar", size=train.shape[-1])
+    print(f"{train.name}: {len(train):,} images to learn from, {len(test):,} to test on, {train.shape}")
+    runs = {}
+    for name, stop_gradient in ARMS.items():
+        print(f"\n{name}")
+        backbone = resnet(width, (1, 1, 1), stem="stride2", channels=train.shape[0], seed=seed)
+        method = SimSiam(backbone, stop_gradient=stop_gradient, dim=256, layers=2, hidden=256, seed=seed)
+        runs[name] = fit(method, train, views, steps=steps, batch=min(256, len(train)), seed=seed, device=device)
+        if runs[name].status != "done":
+            raise KeyboardInterrupt
+    table = report(runs, train[:BANK], test[:BANK], views)
+    draw_report(runs, table).savefig(figure_path)
+    return runs, table
+
+
+def writable(path: str | Path) -> Path:
+    """Return `path` if a file can be written there; otherwise OSError at once, before any work is done."""
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(f"--out: got {str(path)!r}, expected a file in a folder that exists.")
+    existed = path.exists()
+    path.open("ab").close()
+    if not existed:
+        path.unlink()
+    return path
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="simsiam-explained", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("demo", help="SimSiam with and without stop-gradient: a table and a figure",
+                              formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    one.add_argument("--images", default="textures", metavar="WHAT",
+                     help="textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER")
+    one.add_argument("--steps", type=int, default=300, help="optimiser steps of each run")
+    one.add_argument("--width", type=int, default=16, help="channels of the ResNet's first stage")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    one.add_argument("--out", default="simsiam_demo.png", metavar="FILE", help="where the figure goes")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return 0, 2 for a refused input (one line on stderr), or 130 when interrupted."""
+    options = vars(parser().parse_args(argv))
+    options.pop("command")
+    try:
+        _, table = demo(**options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"simsiam-explained: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("simsiam-explained: interrupted; no table and no figure were made", file=sys.stderr)
+        return 130
+    print(f"\n{table.to_string()}\n\nfigure: {options['out']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
