@@ -51,9 +51,8 @@ def _network(model: nn.Module, layer: str) -> nn.Module:
 def features(
     model: nn.Module,  # a method (with .backbone, .projector) or any backbone (B,C,H,W) → (B,d)
     images: Images,  # N images; labels are not needed
-    views: Views,  # its `clean` makes the input: no augmentation
-    *,
-    layer: str = "backbone",  # "backbone" (design: what is judged) or "projector"
+    views: Views, *,  # its `clean` makes the input: no augmentation
+    layer: str = "backbone",  # "backbone" (what every table judges) or "projector"
     batch: int = 512,  # images per forward pass; changes memory, not the result
 ) -> Tensor:
     """Return features (N, d), float32, on the model's device: eval mode, no gradient, every image, in order.
@@ -65,6 +64,15 @@ def features(
         rows = [net(views.clean(part.to(device))) for part in images.pixels.split(positive("batch", batch))]
     return check_features(torch.cat(rows).float(), f"{layer} features")
 
+# %% ../nbs/04_probes.ipynb #7bdbb321
+def _pair(train_x: Tensor, test_x: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    """Return both if they are features (N, d) and (M, d) of one d, the second moved to the first's device."""
+    check_features(train_x, names[0])
+    if check_features(test_x, names[1]).shape[1] != train_x.shape[1]:
+        raise ValueError(f"{names[1]}: got {test_x.shape[1]} channels for {train_x.shape[1]} of {names[0]}; "
+                         "take both from the same layer of the same network.")
+    return train_x, test_x.to(train_x.device)
+
 # %% ../nbs/04_probes.ipynb #0b1215e0
 class Neighbours(NamedTuple):
     """For each query the `indices` (Nq, k) of its nearest bank rows, nearest first, and their cosine `similarity`."""
@@ -74,16 +82,11 @@ class Neighbours(NamedTuple):
 
 @torch.no_grad()
 def neighbours(
-    bank: Tensor,  # (N, d) features to search in
-    queries: Tensor,  # (Nq, d) features to search for; not in the bank, or each finds itself first
-    k: int = 8,  # how many
-    chunk: int = 1024,  # queries at a time: N × chunk similarities are held at once
+    bank: Tensor, queries: Tensor,  # (N, d) to search in, (Nq, d) to search for; never the same images
+    k: int = 8, chunk: int = 1024,  # how many; queries at a time: N × chunk similarities are held at once
 ) -> Neighbours:
     """Return the k nearest bank rows of every query by cosine similarity. ValueError if k exceeds the bank."""
-    bank, queries = check_features(bank, "bank"), check_features(queries, "queries").to(bank.device)
-    if bank.shape[1] != queries.shape[1]:
-        raise ValueError(f"queries: got {queries.shape[1]} features, but the bank has {bank.shape[1]}; "
-                         "take both from the same layer of the same network.")
+    bank, queries = _pair(bank, queries, ("bank", "queries"))
     if positive("k", k) > len(bank):
         raise ValueError(f"k: got {k}, but the bank holds only {len(bank)} images; use k ≤ {len(bank)}.")
     keys = F.normalize(bank, dim=1)
@@ -101,18 +104,16 @@ def _classes(labels: Tensor | None, n: int, what: str) -> tuple[Tensor, Tensor]:
 
 
 def _accuracy(predicted: Tensor, labels: Tensor | None) -> float:
-    """Return the share of predictions that equal `labels`."""
-    return (predicted == check_labels(labels, len(predicted), "test labels").to(predicted.device)).double().mean().item()
+    """Return the share of predictions that equal the test `labels`, every one counted."""
+    labels = check_labels(labels, len(predicted), "test labels")
+    return (predicted == labels.to(predicted.device)).double().mean().item()
 
 # %% ../nbs/04_probes.ipynb #07ea7d74
 def knn_predict(
-    bank: Tensor,  # (N, d)
-    bank_labels: Tensor | None,  # (N,)
-    queries: Tensor,  # (Nq, d)
+    bank: Tensor, bank_labels: Tensor | None, queries: Tensor,  # (N, d), (N,), (Nq, d)
     k: int = 200,  # Wu et al. 2018, as in the MoCo CIFAR-10 demo; the SimSiam paper gives no k
     tau: float = 0.1,  # same source
-    weighted: bool = True,  # vote exp(s/τ); False: one neighbour, one vote
-    chunk: int = 1024,  # queries at a time
+    weighted: bool = True, chunk: int = 1024,  # vote exp(s/τ), False: one neighbour, one vote; queries at a time
 ) -> Tensor:
     """Return each query's class (Nq,) by the vote of its k nearest bank rows; a tie goes to the smallest label."""
     if not tau > 0:
@@ -128,21 +129,15 @@ def knn_predict(
 def knn(bank: Tensor, bank_labels: Tensor | None, queries: Tensor, query_labels: Tensor | None, k: int = 200,
         tau: float = 0.1, weighted: bool = True, chunk: int = 1024) -> float:
     """Return kNN accuracy in [0, 1] over all queries; arguments as in `knn_predict`."""
-    check_labels(query_labels, len(queries), "query labels")
     return _accuracy(knn_predict(bank, bank_labels, queries, k, tau, weighted, chunk), query_labels)
 
 # %% ../nbs/04_probes.ipynb #844b600f
 def _standardise(train_x: Tensor, test_x: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in float64, centred and scaled per channel by the *train* statistics."""
-    check_features(train_x, "train features")
-    test_x = check_features(test_x, "test features").to(train_x.device)
-    if train_x.shape[1] != test_x.shape[1]:
-        raise ValueError(f"test features: got {test_x.shape[1]} channels, but train has {train_x.shape[1]}; "
-                         "take both from the same layer of the same network.")
-    train_x, test_x = train_x.double(), test_x.double()
+    train_x, test_x = (x.double() for x in _pair(train_x, test_x, ("train features", "test features")))
     mean, std = train_x.mean(0), train_x.std(0, unbiased=False)
-    # choice: a channel that moves by less than 1e-6 of the largest value is float32 rounding; it becomes 0
-    scale = torch.where(std > 1e-6 * train_x.abs().max(), std, torch.inf)
+    # choice: a channel that moves by less than 1e-6 of its largest value is float32 rounding; it becomes 0
+    scale = torch.where(std > 1e-6 * train_x.abs().amax(0), std, torch.inf)
     return (train_x - mean) / scale, (test_x - mean) / scale
 
 # %% ../nbs/04_probes.ipynb #89d3047e
@@ -165,9 +160,7 @@ def _logistic(x: Tensor, y: Tensor, classes: int, l2: float, iterations: int = 2
 
 # %% ../nbs/04_probes.ipynb #6913c72f
 def linear_predict(
-    train_x: Tensor,  # (N, d)
-    train_y: Tensor | None,  # (N,)
-    test_x: Tensor,  # (M, d)
+    train_x: Tensor, train_y: Tensor | None, test_x: Tensor,  # (N, d), (N,), (M, d)
     l2: float = 1e-3,  # choice: fixed for every table; scikit-learn's C is 1/(l2·N)
 ) -> Tensor:
     """Return each test row's class (M,) by multinomial logistic regression on standardised features.
@@ -185,7 +178,6 @@ def linear_predict(
 def linear_probe(train_x: Tensor, train_y: Tensor | None, test_x: Tensor, test_y: Tensor | None,
                  l2: float = 1e-3) -> float:
     """Return linear-probe accuracy in [0, 1] on the test rows; arguments as in `linear_predict`."""
-    check_labels(test_y, len(test_x), "test labels")
     return _accuracy(linear_predict(train_x, train_y, test_x, l2), test_y)
 
 # %% ../nbs/04_probes.ipynb #c743ecab
@@ -200,19 +192,18 @@ def balanced(labels: Tensor, per_class: int, seed: int = 0) -> Tensor:
 def few_labels(
     train_x: Tensor, train_y: Tensor | None, test_x: Tensor, test_y: Tensor | None,
     fraction: float = 0.01,  # share of the train labels that the probe may see, spread evenly over the classes
-    seeds: Sequence[int] = (0, 1, 2, 3, 4),  # one draw of labelled images each
-    l2: float = 1e-3,  # as in linear_predict
+    seeds: Sequence[int] = (0, 1, 2, 3, 4), l2: float = 1e-3,  # one draw of labelled images each; as in linear_predict
 ) -> list[float]:
     """Return the linear probe's test accuracy for each seed's draw of labelled images (at least one per class)."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, expected a share in (0, 1], such as 0.01 or 0.1.")
-    classes, _ = _classes(train_y, len(train_x), "train")
+    classes, _ = _classes(train_y, len(check_features(train_x, "train features")), "train")
     per_class = max(1, round(fraction * len(train_x) / len(classes)))
     draws = [balanced(train_y, per_class, seed).to(train_x.device) for seed in seeds]
     return [linear_probe(train_x[rows], train_y.to(train_x.device)[rows], test_x, test_y, l2) for rows in draws]
 
-# %% ../nbs/04_probes.ipynb #a0b9ca91
-CIRCULAR = {"angle": math.pi, "phase": 2 * math.pi}  # a stripe turned by π is the same stripe
+# %% ../nbs/04_probes.ipynb #8141caea
+CIRCULAR = {"angle": math.pi, "phase": 1.0}  # period of a factor: a stripe turned by π, or moved by one cycle, is itself
 
 
 def _r2(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2: float) -> float:
@@ -257,30 +248,19 @@ class Transfer(NamedTuple):
 
 
 def transfer(
-    model: nn.Module, train_images: Images, test_images: Images, views: Views,
-    *,
-    layer: str = "backbone",  # as in features
-    k: int = 200,  # as in knn; at most the number of train images
+    model: nn.Module, train_images: Images, test_images: Images, views: Views, *,
+    layer: str = "backbone", k: int = 200,  # as in features; as in knn: at most the number of train images
 ) -> Transfer:
     """Return kNN and linear accuracy of the frozen `model` on other images: unseen classes, or another data set."""
     train_x, test_x = (features(model, images, views, layer=layer) for images in (train_images, test_images))
-    labels = train_images.labels, test_images.labels
-    return Transfer(knn(train_x, labels[0], test_x, labels[1], k),
-                    linear_probe(train_x, labels[0], test_x, labels[1]))
+    data = train_x, train_images.labels, test_x, test_images.labels
+    return Transfer(knn(*data, k), linear_probe(*data))
 
 # %% ../nbs/04_probes.ipynb #820e277a
 class FineTuned(NamedTuple):
     """Test accuracy after fine-tuning, and the tuned copy of the backbone."""
     accuracy: float
     backbone: nn.Module
-
-
-def _head(dim: int, classes: int, device: torch.device) -> nn.Linear:
-    """Return a linear head that starts at 0 (and draws no random number)."""
-    head = nn.utils.skip_init(nn.Linear, dim, classes, device=device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
 
 # %% ../nbs/04_probes.ipynb #565c2e0e
 def fine_tune(
@@ -294,53 +274,48 @@ def fine_tune(
     net, dim = copy.deepcopy(backbone), features(backbone, train[:2], views).shape[1]
     device = next(net.parameters()).device
     classes, index = (t.to(device) for t in _classes(train.labels, len(train), "train"))
-    head, generator = _head(dim, len(classes), device), torch.Generator(device).manual_seed(seed)
-    optimiser = torch.optim.SGD([*net.parameters(), *head.parameters()], lr=lr, momentum=0.9)
+    weight, bias = (torch.zeros(n, len(classes), device=device, requires_grad=True) for n in (dim, 1))  # the head
+    generator = torch.Generator(device).manual_seed(seed)
+    optimiser = torch.optim.SGD([*net.parameters(), weight, bias], lr=lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, positive("steps", steps))
     net.train()
     for _ in range(steps):
         rows = torch.randint(len(train), (positive("batch", batch),), generator=generator, device=device)
         x1, x2 = views(train.pixels[rows.to(train.pixels.device)].to(device), generator)
         optimiser.zero_grad()
-        F.cross_entropy(head(net(torch.cat([x1, x2]))), index[rows].repeat(2)).backward()
+        F.cross_entropy(net(torch.cat([x1, x2])) @ weight + bias, index[rows].repeat(2)).backward()
         optimiser.step()
         schedule.step()
-    return FineTuned(_accuracy(classes[head(features(net, test, views)).argmax(1)], test.labels), net.eval())
+    predicted = classes[(features(net, test, views) @ weight + bias).argmax(1)]
+    return FineTuned(_accuracy(predicted, test.labels), net.eval())
 
 # %% ../nbs/04_probes.ipynb #d4f499f7
 def settle_bn(
     model: nn.Module,  # a method or a backbone; its BN buffers are rewritten in place
-    images: Images, views: Views,
-    *, batches: int = 20, batch: int = 256, seed: int = 0,
+    images: Images, views: Views, *, batches: int = 20, batch: int = 256, seed: int = 0,
 ) -> nn.Module:
     """Set every BN layer's running statistics to their average over `batches` batches of views; return `model`.
 
-    Nothing else changes: no weight, no mode, no momentum, no global random state."""
+    One forward pass per view, as in training. Nothing else changes: weights, modes, momenta, global random state."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     with _in_eval(model) as device:
         generator = torch.Generator(device).manual_seed(seed)
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # PyTorch: cumulative average
-            norm.train()
+            norm.train().momentum = None  # PyTorch's word for: average over all batches since the reset
         for _ in range(positive("batches", batches)):
             rows = torch.randint(len(images), (positive("batch", batch),), generator=generator, device=device)
-            _forward_views(model, images.pixels[rows.to(images.pixels.device)].to(device), views, generator)
+            _forward(model, images.pixels[rows.to(images.pixels.device)].to(device), views, generator)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     return model
 
-# %% ../nbs/04_probes.ipynb #eaa90da5
-def _forward_views(model: nn.Module, pixels: Tensor, views: Views, generator: torch.Generator) -> None:
-    """Forward two views (a method says how many it takes) as in training: one pass per view."""
-    pairs = getattr(model, "views_per_image", 2) // 2
-    xs = [x for _ in range(pairs) for x in views(pixels, generator)]
-    if hasattr(model, "views_per_image"):
-        model(*xs)
-    else:
-        for x in xs:
-            model(x)
+# %% ../nbs/04_probes.ipynb #cf11414d
+def _forward(model: nn.Module, pixels: Tensor, views: Views, generator: torch.Generator) -> None:
+    """Forward the views of one batch: all at once through a method, one by one through a backbone."""
+    xs = [x for _ in range(getattr(model, "views_per_image", 2) // 2) for x in views(pixels, generator)]
+    _ = model(*xs) if hasattr(model, "views_per_image") else [model(x) for x in xs]
 
 
 def untrained(model: nn.Module, images: Images, views: Views, *, batches: int = 20, batch: int = 256,
