@@ -1,0 +1,145 @@
+"""Bytes on disk into arrays: .npz files and image files, with refusals that name the file and the fault."""
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+__all__ = ["ENDINGS", "fetch", "save_npz", "open_npz", "read_npz", "find_images", "read_images"]
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def fetch(name: str, split: str, folder: Path) -> Path:
+    """Return the .npz of one split of 'cifar10', 'cifar100' or 'stl10' in `folder`; torchvision fetches a missing one."""
+    path = folder / f"{name}-{split}.npz"
+    if path.exists():
+        return path
+    from torchvision import datasets
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = getattr(datasets, name.upper())
+    which = {"split": split} if name == "stl10" else {"train": split == "train"}
+    try:                                # torchvision keeps a finished download and compares its checksum
+        data = source(str(folder), download=True, **which)
+    except (OSError, RuntimeError) as error:
+        raise ConnectionError(
+            f"{name}: {path.name} is not in {folder}, and the download failed ({error}). Three roads: download "
+            f"{source.url} by hand into {folder} and call again; from_npz('FILE.npz') with keys train_images, "
+            "train_labels, …; from_folder('FOLDER') of image files. textures() needs no download.") from error
+    labels = np.asarray(data.labels if name == "stl10" else data.targets, dtype=np.int64)
+    known = {} if split == "unlabeled" else {"labels": labels, "classes": np.array(data.classes)}
+    save_npz(path, images=data.data, **known)
+    return path
+
+
+def save_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write an .npz whole or not at all: to a neighbour first, then by one rename."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def open_npz(path):
+    """Return the open .npz file, pickles refused; FileNotFoundError or ValueError if it is none."""
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: no readable .npz file ({error}); it may be cut off: copy it again.") from error
+    if isinstance(file, np.ndarray):
+        raise ValueError(f"{path}: a single array, expected an .npz; use np.savez('FILE.npz', images=…, labels=…).")
+    return file
+
+
+def read_npz(path, split: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Return (pixels (N, C, H, W), labels (N,) or None, class names) of one split; KeyError if there is none."""
+    plain = [("images", "labels"), ("x", "y")] if split == "train" else []
+    pairs = [(f"{split}_images", f"{split}_labels"), (f"x_{split}", f"y_{split}"), *plain]
+    with open_npz(path) as file:
+        keys = next((pair for pair in pairs if pair[0] in file.files), None)
+        if keys is None:
+            raise KeyError(f"{path}: no {split} images among the keys {', '.join(file.files) or '(none)'}; "
+                           f"expected one of {', '.join(pair[0] for pair in pairs)}.")
+        pixels = _channels_first(_array(file, keys[0], path, "iuf"))
+        labels = _array(file, keys[1], path, "iu") if keys[1] in file.files else None
+        classes = _array(file, "classes", path, "UiuS").tolist() if "classes" in file.files else []
+    if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return pixels, labels, classes
+
+
+def _array(file, key: str, path, kinds: str) -> np.ndarray:
+    """One array of an open .npz; ValueError for Python objects or a damaged member, TypeError for another kind."""
+    try:
+        array = file[key]
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        fault = "holds Python objects, which are never unpickled; save it as one plain array" \
+            if "Object arrays" in str(error) else f"cannot be read ({error}); copy or write the file again"
+        raise ValueError(f"{path}: {key!r} {fault}.") from error
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{path}: {key!r} has dtype {array.dtype}; expected bytes or floats for images, whole numbers "
+                        "for labels, text for classes.")
+    return array
+
+
+def _channels_first(pixels: np.ndarray) -> np.ndarray:
+    """(N, H, W, C), (N, C, H, W) or (N, H, W) as a contiguous (N, C, H, W)."""
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3):
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(pixels)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files below `folder`, sorted; NotADirectoryError if it is none, ValueError if it holds none."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: no such folder; give the folder that holds the images.")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in ENDINGS and not f.name.startswith("."))
+    if not files:
+        raise ValueError(f"{folder}: no images there or below; expected files ending in {', '.join(ENDINGS)}.")
+    return files
+
+
+def read_images(files: list[Path], channels: int, size: int, on_error: str) -> tuple[Tensor, list[Path]]:
+    """Return (uint8 pixels (N, channels, size, size), the files read); one warning or an error names the others."""
+    pixels = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
+    good, bad = [], []
+    for file in files:
+        try:
+            pixels[len(good)] = _read_image(file, channels, size)
+            good.append(file)
+        except Exception as error:      # Pillow answers damaged files with exceptions of many types
+            bad.append(f"{file} ({error})")
+            if on_error == "raise" or len(bad) == len(files):
+                raise ValueError(f"unreadable: {'; '.join(bad)}. Repair or remove, or use on_error='warn'.") from error
+    if bad:
+        warnings.warn(f"{len(bad)} of {len(files)} images left out as unreadable: {'; '.join(bad)}", stacklevel=3)
+    return pixels[:len(good)], good
+
+
+def _read_image(file: Path, channels: int, size: int) -> Tensor:
+    """One file as uint8 (C, size, size): upright, on white where transparent, 16 bits brought to 8, centre square."""
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I") or image.mode == "F":
+            grey = np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else 65535)
+            if not (grey.min() >= 0 and grey.max() <= 1):
+                raise ValueError(f"mode {image.mode} with values beyond 16 bits, or beyond [0, 1] in floating point")
+            image = Image.fromarray((grey * 255).round().astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB" if channels == 3 else "L")
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(image)).reshape(size, size, channels).permute(2, 0, 1)
