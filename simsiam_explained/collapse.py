@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .checks import check_features, one_of, positive
+from .images import Images
+from .probes import features
+from .views import Views
 
 # %% auto #0
 __all__ = ['STD_SHARE', 'RANK_SHARE', 'ROWS_PER_DIM', 'RANKME_EPS', 'DEAD', 'NOISE', 'std_ratio', 'spectrum', 'cumulative_share',
@@ -292,38 +295,31 @@ def _stages(backbone: nn.Module, layers: list[str] | None) -> dict[str, nn.Modul
         layers = [name for name in children if re.fullmatch(r"stem|layer\d+", name)] or children
     return {one_of("layer", name, named): named[name] for name in layers}
 
-# %% ../nbs/05_collapse.ipynb #b4c9ba22
-@torch.no_grad()
-def measure_layers(
-    model: nn.Module,                 # a method (with .backbone, .projector) or a bare backbone
-    images,                           # Images: .pixels uint8 (N, C, H, W)
-    views,                            # Views: .clean(pixels) gives the network's input
-    layers: list[str] | None = None,  # names inside the backbone; None: stem, layer1 …, or all its children
-    batch: int = 512,                 # images per forward pass
-) -> dict[str, Report]:
-    """Return {layer: Report}, in order, with "backbone" and "projector" last; eval mode, every mode put back after."""
-    backbone, projector = getattr(model, "backbone", model), getattr(model, "projector", None)
-    modes, device = {m: m.training for m in model.modules()}, next(model.parameters()).device
-    found = {name: [] for name in _stages(backbone, layers)} | {"backbone": []} | ({"projector": []} if projector else {})
-    hooks = [module.register_forward_hook(lambda _, __, out, name=name: found[name].append(_pooled(out, name)))
-             for name, module in _stages(backbone, layers).items()]
-    try:
-        model.eval()
-        for pixels in images.pixels.split(positive("batch", batch)):
-            h = backbone(views.clean(pixels).to(device))
-            found["backbone"].append(_pooled(h, "backbone"))
-            if projector:
-                found["projector"].append(projector(h))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return {name: _report(name, parts) for name, parts in found.items()}
-
 # %% ../nbs/05_collapse.ipynb #23a29ab8
 def _report(name: str, parts: list[Tensor]) -> Report:
     """Return the Report of a layer's batches, or an error if the layer never ran."""
     if not parts:
         raise ValueError(f"layer {name!r}: the forward pass never reached it; name a layer that runs.")
     return measure(torch.cat(parts).float())
+
+# %% ../nbs/05_collapse.ipynb #3662e061
+def measure_layers(
+    model: nn.Module,                 # a method (with .backbone, .projector) or a bare backbone
+    images: Images,                   # N images; labels are not needed
+    views: Views,                     # its `clean` makes the input: no augmentation
+    layers: list[str] | None = None,  # names inside the backbone; None: stem, layer1 …, or all its children
+    batch: int = 512,                 # images per forward pass
+) -> dict[str, Report]:
+    """Return {layer: Report} in order, then "backbone" and, if there is one, "projector"; in eval mode, undone after."""
+    backbone = getattr(model, "backbone", model)
+    last = "backbone" if getattr(model, "projector", None) is None else "projector"
+    stages = _stages(backbone, layers) | ({"backbone": backbone} if last == "projector" else {})
+    found = {name: [] for name in stages}
+    hooks = [module.register_forward_hook(lambda _, __, out, name=name: found[name].append(_pooled(out, name)))
+             for name, module in stages.items()]
+    try:
+        out = features(model, images, views, layer=last, batch=batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _report(name, parts) for name, parts in found.items()} | {last: measure(out)}
