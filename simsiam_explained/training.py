@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import pickle
-import signal
-import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -29,23 +24,27 @@ from tqdm import tqdm
 from .checks import one_of, pick_device, positive, usable_cores
 from .collapse import auc, collapsed, effective_rank, spectrum, std_ratio
 from .images import Images
+from .memory import (Diverged, Run, check_writable, interruptible, load_checkpoint, own_randomness,
+                                      restore, save_checkpoint, snapshot, undisturbed)
 from .probes import features, knn, linear_probe, untrained
 from .views import Views
 
+_all_ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint"]
+
 # %% auto #0
-__all__ = ['MEASURED', 'KIND', 'SCHEMA', 'lr_at', 'Plan', 'shuffled', 'Run', 'Diverged', 'make_optimiser', 'set_lr',
-           'save_checkpoint', 'load_checkpoint', 'fit', 'report']
+__all__ = ['lr_at', 'Plan', 'shuffled', 'make_optimiser', 'set_lr', 'fit', 'report', 'Run', 'Diverged', 'save_checkpoint',
+           'load_checkpoint']
 
 # %% ../nbs/06_training.ipynb #264bbf6d
 def lr_at(
-    step: int,                # from 0
-    steps: int,               # T, of the whole run
+    step: int,                 # from 0
+    steps: int,                # T, of the whole run
     lr0: float = 1.0,
-    warmup: int = 0,          # steps of a straight ramp up to lr0
-    schedule: str = "cosine", # or "constant"
-    hold: int = 1,            # the rate changes every `hold` steps: 1, or the steps of an epoch
+    warmup: int = 0,           # steps of a straight ramp up to lr0
+    schedule: str = "cosine",  # or "constant"
+    hold: int = 1,             # the rate moves once in `hold` steps: 1, or the steps of an epoch
 ) -> float:
-    """Return the learning rate of `step`: ½·lr0·(1 + cos π t/T) (SimSiam, App. A), t counted after the warm-up."""
+    """Return the learning rate of `step`: ½·lr0·(1 + cos π t/T) (SimSiam §3), t and T counted after the warm-up."""
     t = step // hold * hold
     if t < warmup:
         return lr0 * min(1.0, (t + hold) / warmup)
@@ -66,7 +65,7 @@ class Plan:
     warmup: int = 0              # steps; the paper's 10 epochs only for batch ≥ 1024 (§4.3)
     schedule: str = "cosine"     # or "constant"
     per: str = "step"            # choice: smooth; the official code moves the rate once an "epoch"
-    seed: int = 0                # of order, views and dropout; the weights have their own
+    seed: int = 0                # of order, views and dropout; the first weights have their own
 
     @property
     def lr0(self) -> float:
@@ -76,18 +75,16 @@ class Plan:
 # %% ../nbs/06_training.ipynb #d2218720
 def _checked(plan: Plan) -> Plan:
     """Return `plan`, or an error that names the field which cannot be."""
-    for name in ("steps", "batch"):
-        positive(name, getattr(plan, name))
-    for name, valid in [("decay", ("all", "no_norm_bias")), ("schedule", ("cosine", "constant")), ("per", ("step", "epoch"))]:
+    positive("steps", plan.steps)
+    if positive("batch", plan.batch) < 2:
+        raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
+    for name, valid in (("decay", ("all", "no_norm_bias")), ("schedule", ("cosine", "constant")), ("per", ("step", "epoch"))):
         one_of(name, getattr(plan, name), valid)
-    for name, low in [("base_lr", 0), ("momentum", 0), ("weight_decay", 0), ("warmup", 0)]:
-        value = getattr(plan, name)
-        if not (math.isfinite(value) and value >= low):
-            raise ValueError(f"{name}: got {value}, expected a finite number ≥ {low}.")
+    for name in ("base_lr", "momentum", "weight_decay", "warmup"):
+        if not 0 <= getattr(plan, name) < math.inf:
+            raise ValueError(f"{name}: got {getattr(plan, name)}, expected a finite number ≥ 0.")
     if plan.warmup >= plan.steps:
         raise ValueError(f"warmup: got {plan.warmup} of {plan.steps} steps, expected fewer; the schedule needs a rest.")
-    if plan.batch < 2:
-        raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
     return plan
 
 # %% ../nbs/06_training.ipynb #0f914358
@@ -95,7 +92,7 @@ def _checked(plan: Plan) -> Plan:
 class shuffled:
     """The default order: a fresh permutation of n images per epoch, known by (seed, epoch), cut into whole batches.
 
-    Endless, and the same each time it is iterated, which is what makes a run resumable."""
+    Endless, and the same each time it is iterated: that makes a run resumable."""
     n: int
     batch: int = 256
     seed: int = 0
@@ -104,73 +101,22 @@ class shuffled:
         if self.n < self.batch:
             raise ValueError(f"batch: got {self.batch}, but there are only {self.n} images; give a smaller batch.")
         for epoch in count():
-            known = np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]
-            permutation = torch.randperm(self.n, generator=torch.Generator().manual_seed(int(known)))
-            yield from permutation[:self.n // self.batch * self.batch].split(self.batch)  # last incomplete one dropped
-
-# %% ../nbs/06_training.ipynb #c7557971
-class _Curves:
-    """What a run remembers: `history` {name: [(steps taken, value), …]}, read as curves."""
-
-    def add(self, values: dict, step: int) -> None:
-        """Append each value to its curve."""
-        for name, value in values.items():
-            self.history.setdefault(name, []).append((step, value))
-
-    def curve(self, name: str) -> tuple[list[int], list]:
-        """Return (steps taken, values) of one curve; ValueError names the curves that there are."""
-        steps, values = zip(*self.history[one_of("curve", name, self.history)])
-        return list(steps), list(values)
-
-    def last(self, name: str):
-        """Return the latest value of one curve."""
-        return self.curve(name)[1][-1]
-
-# %% ../nbs/06_training.ipynb #12858813
-@dataclass
-class Run(_Curves):
-    """One training run, with .curve(name) and .last(name); the loss is there for every step."""
-    method: nn.Module            # trained in place
-    initial: nn.Module           # a copy from before the first step, on the CPU
-    config: dict                 # everything that decided the run
-    steps: int                   # asked for
-    step: int = 0                # taken
-    images: int = 0              # seen
-    seconds: float = 0.0         # spent training: evaluation and saving are not counted
-    status: str = "running"      # then "done", "stopped" or "diverged"
-    history: dict = field(default_factory=dict)
-    checkpoint: dict | None = field(default=None, repr=False)   # where to go on from, if stopped or diverged
-
-    @property
-    def images_per_second(self) -> float:
-        """Images seen per second of training."""
-        return self.images / self.seconds if self.seconds else math.nan
-
-# %% ../nbs/06_training.ipynb #4795da2a
-class Diverged(FloatingPointError):
-    """The loss is no longer finite. `.run` holds the history; `.run.checkpoint` the last state that was still good."""
-
-    def __init__(self, run: Run, step: int, value: float, lr: float, batch: Tensor):
-        self.run = run
-        super().__init__(
-            f"loss is {value} at step {step} of {run.steps}, lr {lr:.4g}, in the batch of images "
-            f"{batch[:8].tolist()} …; lower base_lr, add warmup, or look at those images. "
-            f"The state after step {run.checkpoint['step']} is kept in .run.checkpoint.")
+            known = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+            permutation = torch.randperm(self.n, generator=torch.Generator().manual_seed(known))
+            yield from permutation[:self.n - self.n % self.batch].split(self.batch)  # the incomplete last one is dropped
 
 # %% ../nbs/06_training.ipynb #3656d481
 def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.SGD:
     """Return SGD over `method.param_groups()`, or over all trainable weights where a method has no such groups.
 
-    A group with constant_lr=True will keep lr0 from the first step to the last, without warm-up (SimSiam §4.2;
-    issue 11 of the official code)."""
-    ask = getattr(method, "param_groups", lambda: [{"params": method.parameters()}])
+    A group with constant_lr=True keeps lr0 from the first step to the last, without warm-up (SimSiam §4.2; the
+    author in issue 11 of the official code)."""
     groups = []
-    for group in ask():
+    for group in getattr(method, "param_groups", lambda: [{"params": method.parameters()}])():
         weights = [w for w in group["params"] if w.requires_grad]
-        free = [w for w in weights if w.ndim < 2] if plan.decay == "no_norm_bias" else []  # BN and biases are vectors
-        decayed = [w for w in weights if not any(w is v for v in free)]
-        for ws, decay in ((decayed, plan.weight_decay), (free, 0.0)):
-            if ws:
+        vector = [plan.decay == "no_norm_bias" and w.ndim < 2 for w in weights]    # BN's weights and biases
+        for spared, decay in ((False, plan.weight_decay), (True, 0.0)):
+            if ws := [w for w, v in zip(weights, vector) if v == spared]:
                 groups.append({"params": ws, "weight_decay": decay, "constant_lr": bool(group.get("constant_lr"))})
     if not groups:
         raise ValueError(f"method: this {type(method).__name__} has no trainable weights; requires_grad is off on all.")
@@ -181,325 +127,158 @@ def set_lr(optimiser: torch.optim.Optimizer, plan: Plan, step: int, epoch: int =
     """Give every group the rate of `step`; return the rates by name ("lr", and "constant_lr" where there is one).
 
     `epoch` is the number of steps in one, for per="epoch"."""
-    hold = epoch if plan.per == "epoch" else 1
-    lr = lr_at(step, plan.steps, plan.lr0, plan.warmup, plan.schedule, hold)
+    lr = lr_at(step, plan.steps, plan.lr0, plan.warmup, plan.schedule, epoch if plan.per == "epoch" else 1)
     for group in optimiser.param_groups:
         group["lr"] = plan.lr0 if group["constant_lr"] else lr
     return {"constant_lr" if group["constant_lr"] else "lr": group["lr"] for group in optimiser.param_groups}
 
-# %% ../nbs/06_training.ipynb #d26b6c68
-@dataclass
-class _Job:
-    """All that a step touches, beside the run that it writes."""
-    run: Run
-    plan: Plan
-    images: Images
-    views: Views
-    order: Iterable
-    optimiser: torch.optim.Optimizer
-    generator: torch.Generator            # of the views, on the device
-    device: torch.device
-    bf16: bool
-    forward: Callable                     # the method, compiled or not
-    every: int
-    evaluate: Callable | None
-    path: Path | None
-    save_every: int | None
-    batch: Tensor | None = None           # the indices of the latest step
-    z1: Tensor | None = None              # its first outputs
-    rates: dict = field(default_factory=dict)     # its learning rates
-    pending: list = field(default_factory=list)   # (loss, lr, batch) of the steps not yet looked at
-    good: dict = field(default_factory=dict)      # the latest state known to be finite
-    mark: tuple[float, int] = (0.0, 0)            # time and images when the clock last started
-
-# %% ../nbs/06_training.ipynb #28eea877
-def _one_step(job: _Job, batch: Tensor) -> None:
+# %% ../nbs/06_training.ipynb #f901d7b9
+def _one_step(job: SimpleNamespace, batch: Tensor) -> None:
     """Draw the views of `batch`, forward, backward, move the weights once."""
     run, method = job.run, job.run.method
-    job.rates = set_lr(job.optimiser, job.plan, run.step, max(1, len(job.images) // job.plan.batch))
-    pixels = job.images.pixels[batch.to(job.device)]
+    job.rates = set_lr(job.optimiser, job.plan, run.step, job.epoch)
+    pixels = job.images.pixels[batch.to(job.device)]                            # (B, C, H, W) uint8
     pairs = getattr(method, "views_per_image", 2) // 2
-    xs = [x for _ in range(pairs) for x in job.views(pixels, job.generator)]
+    xs = [x for _ in range(pairs) for x in job.views(pixels, job.generator)]    # x1, x2 (, x3, x4)
     if job.device.type == "cuda":
         xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bf16):
-        out = job.forward(*xs)                     # the method forwards the views one by one
+        out = job.forward(*xs)                                                  # the method forwards them one by one
     job.optimiser.zero_grad(set_to_none=True)
     out.loss.backward()
     job.optimiser.step()
     if hasattr(method, "after_step"):
-        method.after_step(run.step, run.steps)     # an EMA target, a queue
+        method.after_step(run.step, run.steps)                                  # an EMA target, a queue
     run.step, run.images = run.step + 1, run.images + len(batch)
     job.batch, job.z1 = batch, getattr(out, "z1", None)
-    job.pending.append((out.loss.detach(), job.rates, batch))
+    job.pending.append((out.loss.detach(), job.rates.get("lr", job.plan.lr0), batch))
 
-# %% ../nbs/06_training.ipynb #22d93a34
-def _read_losses(job: _Job) -> None:
+# %% ../nbs/06_training.ipynb #715a250b
+def _read_losses(job: SimpleNamespace) -> None:
     """Write the pending losses into the history; Diverged at the first that is not finite.
 
     On the CPU after each step; on a GPU only every few steps, because reading a number waits for all work."""
-    run, pending = job.run, job.pending
-    job.pending = []
+    run, pending, job.pending = job.run, job.pending, []
     losses = torch.stack([loss for loss, _, _ in pending]).tolist() if pending else []
-    for step, (loss, (_, rates, batch)) in enumerate(zip(losses, pending), run.step - len(pending) + 1):
+    for step, loss, (_, lr, batch) in zip(count(run.step - len(pending) + 1), losses, pending):
         if not math.isfinite(loss):
             run.step, run.status, run.checkpoint = step, "diverged", job.good
             if job.path:
                 save_checkpoint(job.good, job.path)
-            raise Diverged(run, step, loss, max(rates.values()), batch)
+            raise Diverged(run, loss, lr, batch)
         run.add({"loss": loss}, step)
 
-
-def _stop_clock(job: _Job) -> float:
+# %% ../nbs/06_training.ipynb #f244a49d
+def _stop_clock(job: SimpleNamespace) -> float:
     """Add the time since the clock started to the run; return the images per second of that time."""
     now, (then, images) = time.perf_counter(), job.mark
-    job.run.seconds += now - then
-    job.mark = (now, job.run.images)
+    job.run.seconds, job.mark = job.run.seconds + now - then, (now, job.run.images)
     return (job.run.images - images) / max(now - then, 1e-9)
 
-# %% ../nbs/06_training.ipynb #8993d48d
-MEASURED = ("loss", "lr", "constant_lr", "std", "images/s")
 
-
-@contextmanager
-def _undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode inside; afterwards every mode, buffer (BN) and random state is what it was."""
-    modes = [(module, module.training) for module in method.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            yield method.eval()
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            for buffer, kept in buffers:
-                buffer.detach().copy_(kept)
-
-# %% ../nbs/06_training.ipynb #dea69ce6
-def _look(job: _Job) -> None:
-    """Write one log point: rates, std·√d of the batch, speed, what `evaluate` returns; keep the state as good."""
+def _look(job: SimpleNamespace) -> None:
+    """Write one log point: rates, speed, std·√d of the batch, what `evaluate` finds; keep the state as good."""
     run = job.run
     _read_losses(job)
-    run.add({"images/s": _stop_clock(job)} | job.rates, run.step)
+    found = {"images/s": _stop_clock(job)} | job.rates
     if job.z1 is not None:
-        run.add({"std": float(std_ratio(job.z1.detach().float()))}, run.step)
+        found["std"] = float(std_ratio(job.z1.detach().float()))
     if job.evaluate is not None:
-        with _undisturbed(run.method, job.device) as method:
-            found = job.evaluate(method)
-        if clash := set(found) & set(MEASURED):
-            raise ValueError(f"evaluate: returned {sorted(clash)}, which the loop itself writes; choose another name.")
-        run.add(found, run.step)
-    job.good = _snapshot(job)
-    job.mark = (time.perf_counter(), run.images)
+        with undisturbed(run.method, job.device):
+            asked = job.evaluate(run.method)
+        if clash := sorted(set(asked) & {"loss", "std", *found}):
+            raise ValueError(f"evaluate: returned {clash}, which the loop itself writes; choose another name.")
+        found |= asked
+    run.add(found, run.step)
+    job.good = snapshot(job)
 
-# %% ../nbs/06_training.ipynb #e0fc3359
-KIND, SCHEMA = "simsiam_explained.fit", 1
+# %% ../nbs/06_training.ipynb #9eb9aa95
+def _batches(job: SimpleNamespace) -> Iterator[Tensor]:
+    """Yield the batches of the steps still to do, checked; those already done are drawn again and skipped."""
+    stream = iter(job.order)
+    for step in range(job.run.steps):
+        if (batch := next(stream, None)) is None:
+            raise ValueError(f"order: it ended after {step} batches, but steps={job.run.steps}; "
+                             "give a longer order or fewer steps.")
+        batch = torch.as_tensor(batch)
+        if step == job.run.step:
+            yield _checked_batch(batch, job)
+        elif step == job.run.step - 1 and not torch.equal(batch, job.batch):
+            raise ValueError(f"order: batch {step + 1} is not the one that the checkpoint saw; resume needs the same "
+                             "order, iterated from its start.")
 
-
-def _snapshot(job: _Job) -> dict:
-    """Return a copy of all that the next step depends on, and of the history."""
-    run, cuda = job.run, job.device.type == "cuda"
-    moving = {"method": run.method.state_dict(), "optimiser": job.optimiser.state_dict()}
-    return copy.deepcopy(moving) | {
-        "kind": KIND, "schema": SCHEMA, "config": run.config, "step": run.step, "images": run.images,
-        "seconds": run.seconds, "history": {name: list(points) for name, points in run.history.items()},
-        "batch": job.batch, "initial": run.initial.state_dict(),   # never changes: no copy
-        "views_rng": job.generator.get_state(), "torch_rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(job.device) if cuda else None,
-    }
-
-# %% ../nbs/06_training.ipynb #03a8f967
-def save_checkpoint(state: dict, path: str | Path) -> None:
-    """Write `state` so that `path` always holds a whole checkpoint: a temporary file, flushed to disk, then renamed."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-# %% ../nbs/06_training.ipynb #c9a52269
-def load_checkpoint(path: str | Path) -> dict:
-    """Return the state saved at `path`, on the CPU, without running any code in it (weights_only).
-
-    FileNotFoundError, or ValueError for a truncated file, a foreign one, or one of a newer schema."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}; fit(checkpoint=…) makes one.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
-        raise ValueError(f"checkpoint: {str(path)!r} is truncated or no PyTorch file ({type(fault).__name__}); "
-                         "take an earlier copy, or start again without resume.") from fault
-    if not isinstance(state, dict) or state.get("kind") != KIND:
-        raise ValueError(f"checkpoint: {str(path)!r} was not written by fit; "
-                         "give plain weights to method.load_state_dict instead.")
-    if state["schema"] > SCHEMA:
-        raise ValueError(f"checkpoint: {str(path)!r} has schema {state['schema']}, this version reads up to {SCHEMA}; "
-                         "update simsiam_explained.")
-    return state
-
-# %% ../nbs/06_training.ipynb #948ef6ae
-def _restore(job: _Job, resume: str | Path | Run) -> None:
-    """Put `job` where a checkpoint stood; ValueError names the first setting that differs from it."""
-    state = resume.checkpoint if isinstance(resume, Run) else load_checkpoint(resume)
-    if state is None:
-        raise ValueError(f"resume: this run is {resume.status} at step {resume.step} and holds no checkpoint.")
-    for name, here in job.run.config.items():
-        if (there := state["config"].get(name)) != here:
-            raise ValueError(f"resume: the checkpoint was made with {name}={there!r}, this call has {name}={here!r}; "
-                             "make them equal, or start again without resume.")
-    run = job.run
-    run.method.load_state_dict(state["method"])
-    run.initial.load_state_dict(state["initial"])
-    job.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))   # it would train on the checkpoint's own tensors
-    run.step, run.images, run.seconds = state["step"], state["images"], state["seconds"]
-    run.history = {name: list(points) for name, points in state["history"].items()}
-    job.batch = state["batch"]
-    job.generator.set_state(state["views_rng"])
-    torch.set_rng_state(state["torch_rng"])
-    if state["cuda_rng"] is not None:
-        torch.cuda.set_rng_state(state["cuda_rng"], job.device)
-
-# %% ../nbs/06_training.ipynb #4635201e
-def _checked_batch(batch, job: _Job) -> Tensor:
-    """Return the indices as a tensor, or an error that says what is wrong with them."""
-    batch, at = torch.as_tensor(batch), f"order: the batch of step {job.run.step + 1}"
+# %% ../nbs/06_training.ipynb #83de2393
+def _checked_batch(batch: Tensor, job: SimpleNamespace) -> Tensor:
+    """Return the indices, or an error that says what is wrong with them."""
+    at, n = f"order: the batch of step {job.run.step + 1}", len(job.images)
     if batch.ndim != 1 or batch.is_floating_point() or batch.dtype == torch.bool:
         raise TypeError(f"{at} is {batch.dtype} of shape {tuple(batch.shape)}, expected whole numbers (batch,).")
     if len(batch) != job.plan.batch:
         raise ValueError(f"{at} has {len(batch)} indices, but batch={job.plan.batch}, which also sets the lr; "
                          "make them equal, and drop an incomplete last batch.")
-    if batch.min() < 0 or batch.max() >= len(job.images):
-        raise IndexError(f"{at} asks for image {int(batch.max() if batch.min() >= 0 else batch.min())}, "
-                         f"but the images are numbered 0 to {len(job.images) - 1}.")
+    if wrong := batch[(batch < 0) | (batch >= n)].tolist():
+        raise IndexError(f"{at} asks for image {wrong[0]}, but the images are numbered 0 to {n - 1}.")
     return batch
 
-# %% ../nbs/06_training.ipynb #48f522d9
-def _batches(job: _Job) -> Iterator[Tensor]:
-    """Yield the batches of the steps that are still to do; those already done are drawn again and skipped."""
-    stream = iter(job.order)
-    for step in range(job.run.steps):
-        try:
-            batch = next(stream)
-        except StopIteration:
-            raise ValueError(f"order: it ended after {step} batches, but steps={job.run.steps}; "
-                             "give a longer order or fewer steps.") from None
-        if step == job.run.step:
-            yield _checked_batch(batch, job)
-        elif step == job.run.step - 1 and not torch.equal(torch.as_tensor(batch), job.batch):
-            raise ValueError(f"order: batch {step + 1} is not the one that the checkpoint saw; resume needs the same "
-                             "order, iterated from its start.")
-
-# %% ../nbs/06_training.ipynb #9e3cb5b0
-@contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Inside, the first Ctrl-C only sets the event that is yielded; the second interrupts as usual."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked                                # Python delivers signals to the main thread only
-        return
-
-    def note(number, frame):
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-
-
-@contextmanager
-def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Inside, the global generators (dropout) start from `seed`; afterwards the caller has them back."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        yield
-
-# %% ../nbs/06_training.ipynb #d379be56
-def _writable(path: str | Path | None) -> Path | None:
-    """Return `path` if a file can be written there, else raise before any time is spent."""
-    if path is None:
-        return None
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as fault:
-        raise type(fault)(f"checkpoint: cannot write {str(path)!r} ({fault.strerror or fault}); "
-                          "give a file in a folder that exists and is yours.") from None
-    return path
-
-
-def _described(plan: Plan, method: nn.Module, images: Images, views: Views, device: torch.device, bf16: bool) -> dict:
-    """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
-    named = repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)
-    weights = sum(w.numel() for w in method.parameters())
-    return asdict(plan) | {"method": f"{type(method).__name__} of {weights:,} weights", "views": named, "images":
-                           f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16}
-
 # %% ../nbs/06_training.ipynb #f9d5bb8b
-def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, checkpoint, save_every) -> _Job:
-    """Check everything that can be checked before the first step, and move method and images to the device."""
+def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every):
+    """Check what can be checked before the first step, move method and images, and return all that a step touches."""
     if not isinstance(images, Images):
-        raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes one.")
-    if save_every is not None and checkpoint is None:
+        raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes them.")
+    if save_every is not None and path is None:
         raise ValueError("save_every: there is no file to write to; give checkpoint='run.pt' as well.")
     if order is None:
-        order = shuffled(len(images), plan.batch, plan.seed)
-        next(iter(order))                          # fewer images than a batch: said here
-    device = pick_device(device)
+        next(iter(order := shuffled(len(images), plan.batch, plan.seed)))    # fewer images than a batch: said here
     one_of("autocast", autocast, ("auto", "bfloat16", "float32"))
+    device, path, every = pick_device(device), check_writable(path), positive("every", every)
+    save_every = positive("save_every", save_every or plan.steps)
     bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
-    path = _writable(checkpoint)
-    optimiser = make_optimiser(method.to(device).train(), plan)
-    if device.type == "cuda":
-        method.to(memory_format=torch.channels_last)
+    method.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format).train()
     run = Run(method, copy.deepcopy(method).cpu(), _described(plan, method, images, views, device, bf16), plan.steps)
-    return _Job(run, plan, images.to(device), views, order, optimiser, torch.Generator(device).manual_seed(plan.seed), device,
-                bf16, torch.compile(method) if compile else method, positive("every", every), evaluate, path, save_every)
+    return SimpleNamespace(
+        run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
+        every=every, evaluate=evaluate, save_every=save_every, epoch=max(1, len(images) // plan.batch),
+        optimiser=make_optimiser(method, plan), generator=torch.Generator(device).manual_seed(plan.seed),
+        forward=torch.compile(method) if compile else method, pending=[], batch=None, z1=None, good=None, mark=None)
 
-# %% ../nbs/06_training.ipynb #9dfb88e0
-def _announce(job: _Job, quiet: bool) -> None:
-    """Say once what is about to happen; warn if torch would fight with itself for the cores."""
-    threads, cores, plan, epoch = torch.get_num_threads(), usable_cores(), job.plan, len(job.images) // job.plan.batch
+# %% ../nbs/06_training.ipynb #e9212b19
+def _described(plan, method, images, views, device, bf16) -> dict:
+    """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
+    return asdict(plan) | {
+        "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights",
+        "images": f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16,
+        "views": repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)}
+
+
+def _announce(job: SimpleNamespace, quiet: bool) -> None:
+    """Say once what is about to happen; warn if torch has more threads than cores to run them on."""
+    threads, cores, plan = torch.get_num_threads(), usable_cores(), job.plan
     if threads > cores:
         warnings.warn(f"torch uses {threads} threads, but this process has {cores} cores: slower, not faster; "
                       f"call torch.set_num_threads({cores}).", stacklevel=3)
     if not quiet:
         print(f"on {job.device.type}, {threads} threads, {'bfloat16' if job.bf16 else 'float32'}; "
               f"lr {plan.lr0:.4g} = {plan.base_lr} × {plan.batch}/256, {plan.schedule}; {plan.steps} steps of "
-              f"{plan.batch} = {plan.steps / max(1, epoch):.1f} epochs of {len(job.images)} images")
+              f"{plan.batch} = {plan.steps / job.epoch:.1f} epochs of {len(job.images)} images")
 
-# %% ../nbs/06_training.ipynb #1f53b1eb
-def _after_step(job: _Job, bar: tqdm, stop: bool) -> None:
-    """Look, save and show, whichever is due after this step; before a stop, keep the state."""
-    run = job.run
+# %% ../nbs/06_training.ipynb #428db1fe
+def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> None:
+    """Look and save, whichever is due after this step; before a stop, keep the state."""
+    run, last = job.run, job.run.step == job.run.steps
     if job.device.type == "cpu":
         _read_losses(job)
-    last = run.step == run.steps
-    if last or run.step % job.every == 0:
+    if look := last or run.step % job.every == 0:
         _look(job)
         bar.set_postfix({"loss": f"{run.last('loss'):.3f}", "images/s": f"{run.last('images/s'):.0f}"}, refresh=False)
-    due = job.save_every is not None and run.step % job.save_every == 0
-    if stop or due:
+    save = stop or last or run.step % job.save_every == 0
+    if save and not look:
         _read_losses(job)
         _stop_clock(job)
-        job.good = _snapshot(job)
-    if job.path and (stop or due or last):
+        job.good = snapshot(job)
+    if save and job.path:
         save_checkpoint(job.good, job.path)
-        job.mark = (time.perf_counter(), run.images)
+    if save or look:
+        job.mark = (time.perf_counter(), run.images)   # looking and saving are not training time
     bar.update()
 
 # %% ../nbs/06_training.ipynb #37a82818
@@ -512,14 +291,14 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
 
     order: index batches, the same each time; None: `shuffled`. autocast: "auto" is bfloat16 on CUDA. evaluate(method)
     → dict, every `every` steps and at the last. checkpoint: a file for Ctrl-C, `save_every` and the end. resume: such
-    a file, or a stopped Run. Raises Diverged. Moves method and images to `device`, and leaves the method in train mode."""
+    a file, or a stopped Run. Raises Diverged. Moves method and images to `device`; leaves the method in train mode."""
     plan = _checked(Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed))
     job = _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, checkpoint, save_every)
-    with _own_randomness(job.device, seed), _ctrl_c() as asked:
+    with own_randomness(job.device, seed), interruptible() as asked:
         if resume is not None:
-            _restore(job, resume)
+            restore(job, resume)
         _announce(job, quiet=not progress)
-        job.good, job.mark = _snapshot(job), (time.perf_counter(), job.run.images)
+        job.good, job.mark = snapshot(job), (time.perf_counter(), job.run.images)
         with tqdm(total=steps, initial=job.run.step, unit="step", disable=not progress) as bar:
             for chosen in _batches(job):
                 _one_step(job, chosen)
@@ -528,8 +307,8 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
                     break
     return _finished(job, progress)
 
-# %% ../nbs/06_training.ipynb #f9ba8ea4
-def _finished(job: _Job, progress: bool) -> Run:
+# %% ../nbs/06_training.ipynb #1bf7f1a8
+def _finished(job: SimpleNamespace, progress: bool) -> Run:
     """Give the run its status; a stopped one carries its state, and says how to go on."""
     run = job.run
     run.status = "done" if run.step == run.steps else "stopped"
@@ -543,41 +322,37 @@ def _finished(job: _Job, progress: bool) -> Run:
 # %% ../nbs/06_training.ipynb #e5a76b30
 def _judged(method: nn.Module, train: Images, test: Images, views: Views, k: int, linear: bool) -> dict:
     """Return what clean images in eval mode say: std·√d of the projector, AUC and rank of the backbone, the probes."""
-    f, sigma = features(method, test, views), None
+    f = features(method, test, views)
     sigma = spectrum(f)
     row = {"std": float(std_ratio(features(method, test, views, layer="projector"))), "AUC": float(auc(sigma)),
            "rank": float(effective_rank(sigma)), "kNN": math.nan, "linear": math.nan}
     if train.labels is not None and test.labels is not None:
-        bank = features(method, train, views)
-        row["kNN"] = knn(bank, train.labels, f, test.labels, k=k)
+        bank, (y, y_test) = features(method, train, views), (part.labels.to(f.device) for part in (train, test))
+        row["kNN"] = knn(bank, y, f, y_test, k=k)
         if linear:
-            row["linear"] = linear_probe(bank, train.labels, f, test.labels)
+            row["linear"] = linear_probe(bank, y, f, y_test)
     return row
 
 # %% ../nbs/06_training.ipynb #d61be3a6
 def report(
     runs: dict[str, Run],
-    train: Images, test: Images,   # probes learn on train, everything is measured on test
-    views: Views,                  # only `clean` is used, and for the untrained net its BN statistics
+    train: Images, test: Images,   # the probes learn on train; everything is measured on test
+    views: Views,                  # only `clean`, and for the untrained net's BN the views
     *,
     k: int | None = None,          # of kNN; None: 200, or a tenth of a smaller train set
     healthy: str | None = None,    # the arm that "collapsed" is measured against; None: the first
     linear: bool = True,
 ) -> pd.DataFrame:
-    """Return one row for the untrained net (BN settled) and one per run. loss: the last training step's (untrained: the
-    first's); all else in eval mode on clean images. kNN and linear are NaN without labels."""
-    first = healthy or next(iter(runs))
-    one_of("healthy", first, runs)
-    k = k or min(200, max(1, len(train) // 10))
-    start = runs[first]
-    device = next(start.method.parameters()).device
-    nets = {"untrained": untrained(start.initial.to(device), train, views)} | {n: r.method for n, r in runs.items()}
-    rows = {name: _judged(net, train, test, views, k, linear) for name, net in nets.items()}
-    good = rows[first]
-    for name, row in rows.items():
-        run = runs.get(name)
-        row["loss"] = run.last("loss") if run else start.curve("loss")[1][0]
-        row["images/s"] = run.images_per_second if run else math.nan
-        row["collapsed"] = collapsed(row["std"], row["rank"], good["std"], good["rank"]) if run else "untrained"
+    """Return one row for the untrained net (BN settled) and one per run. loss: of the last step (untrained: of the
+    first); all else in eval mode on clean images. kNN and linear are NaN without labels."""
+    good = one_of("healthy", healthy or next(iter(runs), None), runs)
+    k, device = k or min(200, max(1, len(train) // 10)), next(runs[good].method.parameters()).device
+    start = untrained(copy.deepcopy(runs[good].initial).to(device), train, views)
+    rows = {name: _judged(net, train, test, views, k, linear)
+            for name, net in [("untrained", start), *((name, run.method) for name, run in runs.items())]}
+    rows["untrained"] |= {"loss": runs[good].curve("loss")[1][0], "images/s": math.nan, "collapsed": "untrained"}
+    for name, run in runs.items():
+        judged = collapsed(rows[name]["std"], rows[name]["rank"], rows[good]["std"], rows[good]["rank"])
+        rows[name] |= {"loss": run.last("loss"), "images/s": run.images_per_second, "collapsed": judged}
     columns = ["loss", "std", "AUC", "rank", "kNN", "linear", "images/s", "collapsed"]
     return pd.DataFrame.from_dict(rows, orient="index")[columns]

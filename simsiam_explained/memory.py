@@ -1,0 +1,205 @@
+"""What a run remembers (curves, checkpoints), and what it must leave undisturbed (modes, buffers, random states)."""
+from __future__ import annotations
+
+import copy
+import math
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .checks import one_of
+
+__all__ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint", "check_writable", "snapshot", "restore",
+           "interruptible", "own_randomness", "undisturbed"]
+
+KIND, SCHEMA = "simsiam_explained.fit", 1
+
+
+@dataclass
+class Run:
+    """One training run. `history` is {name: [(steps taken, value), …]}; the loss is there for every step."""
+
+    method: nn.Module            # trained in place
+    initial: nn.Module           # a copy from before the first step, on the CPU
+    config: dict                 # everything that decided the run
+    steps: int                   # asked for
+    step: int = 0                # taken
+    images: int = 0              # seen
+    seconds: float = 0.0         # spent training: evaluation and saving are not counted
+    status: str = "running"      # then "done", "stopped" or "diverged"
+    history: dict = field(default_factory=dict, repr=False)
+    checkpoint: dict | None = field(default=None, repr=False)   # where to go on from, if stopped or diverged
+
+    @property
+    def images_per_second(self) -> float:
+        """Images seen per second of training."""
+        return self.images / self.seconds if self.seconds else math.nan
+
+    def add(self, values: dict, step: int) -> None:
+        """Append each value to its curve."""
+        for name, value in values.items():
+            self.history.setdefault(name, []).append((step, value))
+
+    def curve(self, name: str) -> tuple[list[int], list]:
+        """Return (steps taken, values) of one curve; ValueError names the curves that there are."""
+        steps, values = zip(*self.history[one_of("curve", name, self.history)])
+        return list(steps), list(values)
+
+    def last(self, name: str):
+        """Return the latest value of one curve."""
+        return self.curve(name)[1][-1]
+
+
+class Diverged(FloatingPointError):
+    """The loss is no longer finite. `.run` holds the history; `.run.checkpoint` the last state known to be good."""
+
+    def __init__(self, run: Run, loss: float, lr: float, batch: Tensor):
+        self.run = run
+        super().__init__(
+            f"loss is {loss} at step {run.step} of {run.steps}, lr {lr:.4g}, in the batch of images "
+            f"{batch[:8].tolist()} …; lower base_lr, add warmup, or look at those images. "
+            f"The state after step {run.checkpoint['step']} is kept in .run.checkpoint.")
+
+
+def save_checkpoint(state: dict, path: str | Path) -> None:
+    """Write `state` so that `path` always holds a whole checkpoint: a temporary file, flushed to disk, then renamed."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Return the state saved at `path`, on the CPU, without running any code in it (weights_only).
+
+    FileNotFoundError, or ValueError for a truncated file, a foreign one, or one of a newer schema."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}; fit(checkpoint=…) makes one.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
+        raise ValueError(f"checkpoint: {str(path)!r} is truncated or no PyTorch file ({type(fault).__name__}); "
+                         "take an earlier copy, or start again without resume.") from fault
+    if not isinstance(state, dict) or state.get("kind") != KIND:
+        raise ValueError(f"checkpoint: {str(path)!r} was not written by fit; "
+                         "give plain weights to method.load_state_dict instead.")
+    if state["schema"] > SCHEMA:
+        raise ValueError(f"checkpoint: {str(path)!r} has schema {state['schema']}, this version reads up to {SCHEMA}; "
+                         "update simsiam_explained.")
+    return state
+
+
+def check_writable(path: str | Path | None) -> Path | None:
+    """Return `path` if a file can be written there; otherwise an OSError, before any time is spent."""
+    if path is None:
+        return None
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as fault:
+        raise type(fault)(f"checkpoint: cannot write {str(path)!r} ({fault.strerror or fault}); "
+                          "give a file in a folder that exists and is yours.") from None
+    return path
+
+
+def snapshot(job) -> dict:
+    """Return a copy of all that the next step of `job` depends on, and of the history: plain values and tensors."""
+    run = job.run
+    moving = {"method": run.method.state_dict(), "optimiser": job.optimiser.state_dict()}
+    return copy.deepcopy(moving) | {
+        "kind": KIND, "schema": SCHEMA, "config": run.config, "step": run.step, "images": run.images,
+        "seconds": run.seconds, "history": {name: list(points) for name, points in run.history.items()},
+        "batch": job.batch, "initial": run.initial.state_dict(),   # never changes: no copy
+        "views_rng": job.generator.get_state(), "torch_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(job.device) if job.device.type == "cuda" else None,
+    }
+
+
+def restore(job, resume: str | Path | Run) -> None:
+    """Put `job` where a checkpoint stood; ValueError names the first setting that differs from it."""
+    state = resume.checkpoint if isinstance(resume, Run) else load_checkpoint(resume)
+    if state is None:
+        raise ValueError(f"resume: this run is {resume.status} at step {resume.step} and holds no checkpoint.")
+    run = job.run
+    for name, here in run.config.items():
+        if (there := state["config"].get(name)) != here:
+            raise ValueError(f"resume: the checkpoint was made with {name}={there!r}, this call has {name}={here!r}; "
+                             "make them equal, or start again without resume.")
+    run.method.load_state_dict(state["method"])
+    run.initial.load_state_dict(state["initial"])
+    job.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))   # it would train on the checkpoint's own tensors
+    run.step, run.images, run.seconds = state["step"], state["images"], state["seconds"]
+    run.history = {name: list(points) for name, points in state["history"].items()}
+    job.batch = state["batch"]
+    job.generator.set_state(state["views_rng"])
+    torch.set_rng_state(state["torch_rng"])
+    if state["cuda_rng"] is not None:
+        torch.cuda.set_rng_state(state["cuda_rng"], job.device)
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Inside, the first Ctrl-C only sets the event that is yielded; the second one interrupts as usual."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked                                # Python delivers signals to the main thread only
+        return
+
+    def note(number, frame):
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+@contextmanager
+def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Inside, the global generators (dropout uses them) start from `seed`; afterwards the caller has them back."""
+    with torch.random.fork_rng(devices=_cuda(device)):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode inside; afterwards every mode, buffer (BN) and global random state is what it was."""
+    modes = [(module, module.training) for module in method.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
+    with torch.random.fork_rng(devices=_cuda(device)):
+        method.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
