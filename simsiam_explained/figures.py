@@ -28,10 +28,13 @@ STYLE = {
 
 
 def new_figure(rows: int = 1, cols: int = 1, size: tuple | None = None, **kwargs):
-    """Return (figure, axes) in the house style: 5.5 × 3.2 in for one column, 8 in wide for more."""
+    """Return (figure, axes) in the house style: 5.5 × 3.2 in for one column, 8 in wide for more.
+
+    The style stays set in matplotlib's rcParams: a title reads its place and weight there when it is written, and
+    rc_context would take back the interactive mode that a notebook's backend switches on with its first figure."""
     size = size or (5.5 if cols == 1 else 8.0, 3.2 * rows if cols == 1 else 3.0 * rows)
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, cols, figsize=size, **kwargs)
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, cols, figsize=size, **kwargs)
 
 
 def end_label(ax, x: float, y: float, text: str, colour: str, dy: float = 0.0) -> None:
