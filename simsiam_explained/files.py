@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".ti
 
 
 def fetch(name: str, split: str, folder: Path) -> Path:
-    """Return the .npz of one split of 'cifar10', 'cifar100' or 'stl10' in `folder`; torchvision fetches a missing one."""
+    """Return the .npz of one split of cifar10, cifar100 or stl10 in `folder`; torchvision fetches a missing one."""
     path = folder / f"{name}-{split}.npz"
     if path.exists():
         return path
@@ -50,15 +51,18 @@ def save_npz(path: Path, **arrays: np.ndarray) -> None:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
 def open_npz(path):
-    """Return the open .npz file, pickles refused; FileNotFoundError or ValueError if it is none."""
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: no readable .npz file ({error}); it may be cut off: copy it again.") from error
-    if isinstance(file, np.ndarray):
-        raise ValueError(f"{path}: a single array, expected an .npz; use np.savez('FILE.npz', images=…, labels=…).")
-    return file
+    """Open an .npz file in a `with`, pickles refused; FileNotFoundError or ValueError if it is none."""
+    with open(path, "rb") as raw:
+        try:
+            file = np.load(raw, allow_pickle=False)
+        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: no readable .npz file ({error}); it may be cut off: copy it again.") from error
+        if isinstance(file, np.ndarray):
+            raise ValueError(f"{path}: a single array, expected an .npz; use np.savez('FILE.npz', images=…, labels=…).")
+        with file:
+            yield file
 
 
 def read_npz(path, split: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
