@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import hashlib
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,9 @@ def execute(path: Path) -> None:
     from nbdev.clean import clean_nb, nbdev_clean
 
     nb = nbformat.read(path, as_version=4)
+    for cell in nb.cells:   # an exercise's hole is for the reader; nbclient skips this tag, clean_nb takes it off again
+        if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
+            cell.metadata["tags"] = ["skip-execution"]
     began = time.perf_counter()
     NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
     fault = complaint(nb)
