@@ -128,8 +128,8 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int, flip: Tensor) 
 def _mix(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return rows · x · columnsᵀ for images x (B, C, H, W): a separable linear map, one for each image."""
     b, c, h, w = x.shape
-    x = torch.bmm(x.reshape(b, c * h, w), columns.transpose(1, 2)).view(b, c, h, -1)
-    return torch.matmul(rows[:, None], x)
+    x = torch.bmm(x.reshape(b, c * h, w), columns.transpose(1, 2)).view(b * c, h, -1)
+    return torch.bmm(rows.repeat_interleave(c, 0), x).view(b, c, rows.shape[1], -1)
 
 # %% ../nbs/02_views.ipynb #c520bd3f
 def _luma(x: Tensor) -> Tensor:
@@ -152,34 +152,36 @@ def _blend(x: Tensor, op: Tensor, factor: Tensor) -> Tensor:
 def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Return x (B, 3, P) with its hue moved by `shift` (B,), in turns; grey value range and saturation stay."""
     r, g, b = x.unbind(1)
-    top = torch.maximum(torch.maximum(r, g), b)
-    chroma = top - torch.minimum(torch.minimum(r, g), b)
-    scale = chroma.clamp(min=1e-12).reciprocal_()
+    top, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
+    scale = (top - low).clamp_(min=1e-12).reciprocal_()
     hue = torch.lerp((b - r).mul_(scale).add_(2), (r - g).mul_(scale).add_(4), (top - g).sign_())
-    hue = torch.lerp((g - b).mul_(scale), hue, (top - r).sign_())                      # sixths of a turn
-    hue = hue.div_(6).add_(shift[:, None])
-    hue = hue.sub_(hue.floor()).mul_(6)                                                # in [0, 6)
-    # a channel is `top` less `chroma` × a trapezium of its distance on the hue circle (no branch, no HSV image)
-    y = hue[:, None] + x.new_tensor([0.0, -2.0, -4.0])[:, None]
-    y = y.abs_().sub_(3).abs_().sub_(2).clamp_(-1, 0)
-    return y.mul_(chroma[:, None]).add_(top[:, None])
+    hue = torch.lerp((g - b).mul_(scale), hue, (top - r).sign_()).add_(6 * shift[:, None])     # sixths of a turn
+    hue = hue.sub_(hue.div(6).floor_(), alpha=6)                                               # in [0, 6)
+    # a channel runs from low to top along a trapezium of its distance on the hue circle: no branch, no HSV image
+    y = hue[:, None] - torch.arange(0.0, 6.0, 2.0, device=x.device)[:, None]
+    return torch.lerp(low[:, None], top[:, None], y.abs_().sub_(3).abs_().sub_(1).clamp_(0, 1))
 
-# %% ../nbs/02_views.ipynb #18e2eaca
-def _jitter(x: Tensor, order: Tensor, factors: Tensor) -> Tensor:
-    """Return x (B, C, H, W) after the colour operations, each image in its own order; one channel has only two."""
-    shape, ops = x.shape, 3 if x.shape[1] == 3 else 2
-    place, index = (order == 3).int().argmax(1).sort()           # where hue stands: images with hue first come first
-    x, factors, order = x[index].flatten(2), factors[index], order[index]
+# %% ../nbs/02_views.ipynb #401cd88b
+def _hue_place(drawn: Drawn) -> Tensor:
+    """Return (B,) where in its order an image's hue shift stands, 0 … 3; 4 if it is not jittered."""
+    return torch.where(drawn.jitter, (drawn.order == 3).int().argmax(1), 4)
+
+
+def _jitter(x: Tensor, order: Tensor, factors: Tensor, ends: list[int]) -> Tensor:
+    """Return x (B, C, P) after the colour operations, each image in its own order; one channel has only two.
+
+    The images are sorted by `_hue_place`, and ends[k] is where the k-th group ends: each hue shift is one slice.
+    """
+    ops = 3 if x.shape[1] == 3 else 2
     order = order[order < ops].view(-1, ops)                     # the others, in their order
-    ends = torch.searchsorted(place, torch.arange(5, device=x.device)).tolist()
     has_hue = ops == 3 and bool(factors[:, 3].any())
     for k in range(4):
         if has_hue:
-            group = slice(ends[k], ends[k + 1])
+            group = slice(ends[k - 1] if k else 0, ends[k])
             x[group] = _shift_hue(x[group], factors[group, 3])
         if k < ops:
             x = _blend(x, order[:, k], factors.gather(1, order[:, k:k + 1])[:, 0])
-    return torch.empty_like(x).index_copy_(0, index, x).view(shape)
+    return x
 
 # %% ../nbs/02_views.ipynb #6d8521b1
 def _blur_weights(sigma: Tensor, size: int, share: float) -> Tensor:
@@ -203,7 +205,7 @@ def _only(x: Tensor, on: Tensor, change) -> None:
     """Replace the images x[on] by change(x[on], their indices), in place; the others cost nothing."""
     index = on.nonzero()[:, 0]
     if len(index):
-        x[index] = change(x[index], index)
+        x.index_copy_(0, index, change(x.index_select(0, index), index))
 
 # %% ../nbs/02_views.ipynb #5b1cb700
 def apply(
@@ -213,18 +215,21 @@ def apply(
     blur_kernel: float = 0.1,  # see Augment
 ) -> Tensor:
     """Return the views, (B, C, size, size) float32 in [0, 1]: a pure function of the pixels and what was drawn."""
-    height, width = pixels.shape[2:]
-    rows, columns = size or height, size or width
-    across = _weights(drawn.left, drawn.width, columns, width, drawn.flip)
+    (height, width), place = pixels.shape[2:], _hue_place(drawn)
+    rows, columns, index = size or height, size or width, place.argsort()
+    drawn = drawn.take(index)
+    across = _weights(drawn.left, drawn.width, columns, width, drawn.flip).div_(255)
     down = _weights(drawn.top, drawn.height, rows, height, torch.zeros_like(drawn.flip))
-    x = _mix(pixels.float(), down, across.div_(255)).clamp_(0, 1)
-    _only(x, drawn.jitter, lambda x, i: _jitter(x, drawn.order[i], drawn.factors[i]))
+    x = _mix(pixels.index_select(0, index).float(), down, across).clamp_(0, 1)
+    *_, n = ends = place.bincount(minlength=5).cumsum(0)[:4].tolist()                 # the first n are jittered
+    if n:
+        x[:n] = _jitter(x[:n].flatten(2), drawn.order[:n], drawn.factors[:n], ends).view(-1, *x.shape[1:])
     if x.shape[1] == 3:
         _only(x, drawn.grey, lambda x, i: (_luma(x) @ x.flatten(2)).view(-1, 1, rows, columns).expand_as(x))
     _only(x, drawn.blur, lambda x, i: _mix(x, _blur_weights(drawn.sigma[i], rows, blur_kernel),
                                            _blur_weights(drawn.sigma[i], columns, blur_kernel)))
     _only(x, drawn.solarise, lambda x, i: torch.where(x >= 0.5, 1 - x, x))
-    return x
+    return x.index_select(0, index.argsort())
 
 # %% ../nbs/02_views.ipynb #208dd571
 def _check_pixels(pixels: Tensor) -> Tensor:
@@ -292,7 +297,7 @@ class Views:
 def _normalise(views: Views, x: Tensor) -> Tensor:
     """Return (x − mean) / std, in place, for x (B, C, H, W) in [0, 1]."""
     mean, std = (x.new_tensor(v) if x.shape[1] == 3 else x.new_tensor(v).mean() for v in (views.mean, views.std))
-    return x.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+    return x.sub_(mean.view(-1, 1, 1)).mul_(1 / std.view(-1, 1, 1))
 
 
 def _resize(pixels: Tensor, size: int | None) -> Tensor:
@@ -306,8 +311,12 @@ def _resize(pixels: Tensor, size: int | None) -> Tensor:
 def one_view(views: Views, augment: Augment, pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Return one view of each image, drawn from `augment`, sized and normalised as `views` says."""
     _check_generator(generator, _check_pixels(pixels).device)
-    drawn = draw(augment, len(pixels), *pixels.shape[2:], generator)
-    return _normalise(views, apply(pixels, drawn, views.size, augment.blur_kernel))
+    n, c, height, width = pixels.shape
+    drawn = draw(augment, n, height, width, generator)
+    # choice: on a CPU, pieces of 128 views at 32 pixels, which stay in a core's cache
+    piece = n if pixels.is_cuda else max(8, 128 * 3 * 32**2 // (c * (views.size or height) * (views.size or width)))
+    return torch.cat([_normalise(views, apply(pixels[k:k + piece], drawn.take(slice(k, k + piece)),
+                                              views.size, augment.blur_kernel)) for k in range(0, n, piece)])
 
 # %% ../nbs/02_views.ipynb #3951df31
 _IMAGENET = dict(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))   # all four official codes below
