@@ -17,19 +17,6 @@ from .checks import one_of, positive
 # %% auto #0
 __all__ = ['STEMS', 'BN_PLACEMENTS', 'ResNet', 'resnet', 'mlp', 'projector', 'predictor', 'Layer', 'summary', 'feature_dim']
 
-# %% ../nbs/03_encoders.ipynb #9e3cb5b0
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw initial weights from `seed` and leave the global generator as it was; None uses the global one."""
-    before = torch.get_rng_state()
-    if seed is not None:
-        torch.default_generator.manual_seed(seed)   # torch.manual_seed would also reset every GPU's generator
-    try:
-        yield
-    finally:
-        if seed is not None:
-            torch.set_rng_state(before)
-
 # %% ../nbs/03_encoders.ipynb #0bc5b2ea
 STEMS = {  # name: (kernel, stride, max-pool)
     "cifar": (3, 1, False),     # CIFAR re-implementations of SimSiam App. D; padding 1 keeps 32 × 32
@@ -68,6 +55,19 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.body(x) + self.shortcut(x))
+
+# %% ../nbs/03_encoders.ipynb #9e3cb5b0
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Draw initial weights from `seed` and leave the global generator as it was; None uses the global one."""
+    before = torch.get_rng_state()
+    if seed is not None:
+        torch.default_generator.manual_seed(seed)   # torch.manual_seed would also reset every GPU's generator
+    try:
+        yield
+    finally:
+        if seed is not None:
+            torch.set_rng_state(before)
 
 # %% ../nbs/03_encoders.ipynb #3236a624
 class ResNet(nn.Module):
@@ -136,6 +136,33 @@ def resnet(
                      _EXPANSION[block] * width * 2 ** (len(blocks) - 1))
         _initialise(net, zero_init)
     return net
+
+# %% ../nbs/03_encoders.ipynb #9eb77eb2
+@contextmanager
+def _undisturbed(net: nn.Module) -> Iterator[None]:
+    """Put `net` in eval mode without gradients; afterwards every module's mode and every buffer is as before."""
+    modes = [(module, module.training) for module in net.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for buffer, value in buffers:
+            buffer.copy_(value)
+
+# %% ../nbs/03_encoders.ipynb #45c3eba7
+def _zeros(net: nn.Module, shape: Sequence[int] | None) -> Tensor:
+    """Return two black images (2, C, H, W) on the net's device; C is guessed from its first convolution."""
+    if shape is None:
+        first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+        shape = (first.in_channels if first else 3, 32, 32)
+    if len(shape) != 3:
+        raise ValueError(f"shape: got {tuple(shape)}, expected (C, H, W) of one image, as in (3, 32, 32).")
+    like = next(net.parameters(), torch.zeros(()))
+    return like.new_zeros((2, *shape))
 
 # %% ../nbs/03_encoders.ipynb #cbee7f93
 def mlp(
@@ -206,7 +233,7 @@ class Layer(NamedTuple):
     relu: bool
     parameters: int
 
-
+# %% ../nbs/03_encoders.ipynb #700d1d41
 def summary(head: nn.Module) -> list[Layer]:
     """Return one Layer for each nn.Linear of an MLP, with the BN and ReLU that follow it."""
     rows: list[Layer] = []
@@ -220,33 +247,6 @@ def summary(head: nn.Module) -> list[Layer]:
         elif rows and isinstance(module, nn.ReLU):
             rows[-1] = rows[-1]._replace(relu=True)
     return rows
-
-# %% ../nbs/03_encoders.ipynb #9eb77eb2
-@contextmanager
-def _undisturbed(net: nn.Module) -> Iterator[None]:
-    """Put `net` in eval mode without gradients; afterwards every module's mode and every buffer is as before."""
-    modes = [(module, module.training) for module in net.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for buffer, value in buffers:
-            buffer.copy_(value)
-
-
-def _zeros(net: nn.Module, shape: Sequence[int] | None) -> Tensor:
-    """Return two black images (2, C, H, W) on the net's device; C is guessed from its first convolution."""
-    if shape is None:
-        first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
-        shape = (first.in_channels if first else 3, 32, 32)
-    if len(shape) != 3:
-        raise ValueError(f"shape: got {tuple(shape)}, expected (C, H, W) of one image, as in (3, 32, 32).")
-    like = next(net.parameters(), torch.zeros(()))
-    return like.new_zeros((2, *shape))
 
 # %% ../nbs/03_encoders.ipynb #9bcebdc8
 def feature_dim(
