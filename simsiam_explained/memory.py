@@ -8,6 +8,7 @@ import pickle
 import signal
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,13 +89,15 @@ def load_checkpoint(path: str | Path) -> dict:
     """Return the state saved at `path`, on the CPU, without running any code in it (weights_only).
 
     FileNotFoundError, or ValueError for a truncated file, a foreign one, or one of a newer schema."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}; fit(checkpoint=…) makes one.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
-        raise ValueError(f"checkpoint: {str(path)!r} is truncated or no PyTorch file ({type(fault).__name__}); "
-                         "take an earlier copy, or start again without resume.") from fault
+    if not Path(path).exists():
+        raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}; fit(checkpoint=…) makes one.")
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")            # torch's guesses about a foreign file; ours follow
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as fault:
+            raise ValueError(f"checkpoint: {str(path)!r} is truncated or no PyTorch file ({type(fault).__name__}); "
+                             "take an earlier copy, or start again without resume.") from fault
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise ValueError(f"checkpoint: {str(path)!r} was not written by fit; "
                          "give plain weights to method.load_state_dict instead.")
