@@ -49,8 +49,8 @@ def _check_field(name: str, value) -> None:
                              f"{' ≤ 1' if top == 1 else ''}.")
         return
     top = 0.5 if name == "hue" else 1.0 if name.endswith("_p") or name == "blur_kernel" else float("inf")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= top:
-        raise ValueError(f"{name}: got {value!r}, expected a number from 0 to {top:g}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= top or value == float("inf"):
+        raise ValueError(f"{name}: got {value!r}, expected a number from 0{f' to {top:g}' if top <= 1 else ''}.")
 
 # %% ../nbs/02_views.ipynb #d49d83ae
 class Drawn(NamedTuple):
