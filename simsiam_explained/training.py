@@ -32,7 +32,7 @@ from .views import Views
 _all_ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint"]
 
 # %% auto #0
-__all__ = ['lr_at', 'Plan', 'shuffled', 'make_optimiser', 'set_lr', 'fit', 'report', 'Run', 'Diverged', 'save_checkpoint',
+__all__ = ['lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'report', 'Run', 'Diverged', 'save_checkpoint',
            'load_checkpoint']
 
 # %% ../nbs/06_training.ipynb #264bbf6d
@@ -72,39 +72,6 @@ class Plan:
         """The peak rate under linear scaling: base_lr × batch / 256 (§3)."""
         return self.base_lr * self.batch / 256
 
-# %% ../nbs/06_training.ipynb #d2218720
-def _checked(plan: Plan) -> Plan:
-    """Return `plan`, or an error that names the field which cannot be."""
-    positive("steps", plan.steps)
-    if positive("batch", plan.batch) < 2:
-        raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
-    for name, valid in (("decay", ("all", "no_norm_bias")), ("schedule", ("cosine", "constant")), ("per", ("step", "epoch"))):
-        one_of(name, getattr(plan, name), valid)
-    for name in ("base_lr", "momentum", "weight_decay", "warmup"):
-        if not 0 <= getattr(plan, name) < math.inf:
-            raise ValueError(f"{name}: got {getattr(plan, name)}, expected a finite number ≥ 0.")
-    if plan.warmup >= plan.steps:
-        raise ValueError(f"warmup: got {plan.warmup} of {plan.steps} steps, expected fewer; the schedule needs a rest.")
-    return plan
-
-# %% ../nbs/06_training.ipynb #0f914358
-@dataclass(frozen=True)
-class shuffled:
-    """The default order: a fresh permutation of n images per epoch, known by (seed, epoch), cut into whole batches.
-
-    Endless, and the same each time it is iterated: that makes a run resumable."""
-    n: int
-    batch: int = 256
-    seed: int = 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.n < self.batch:
-            raise ValueError(f"batch: got {self.batch}, but there are only {self.n} images; give a smaller batch.")
-        for epoch in count():
-            known = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
-            permutation = torch.randperm(self.n, generator=torch.Generator().manual_seed(known))
-            yield from permutation[:self.n - self.n % self.batch].split(self.batch)  # the incomplete last one is dropped
-
 # %% ../nbs/06_training.ipynb #3656d481
 def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.SGD:
     """Return SGD over `method.param_groups()`, or over all trainable weights where a method has no such groups.
@@ -131,6 +98,24 @@ def set_lr(optimiser: torch.optim.Optimizer, plan: Plan, step: int, epoch: int =
     for group in optimiser.param_groups:
         group["lr"] = plan.lr0 if group["constant_lr"] else lr
     return {"constant_lr" if group["constant_lr"] else "lr": group["lr"] for group in optimiser.param_groups}
+
+# %% ../nbs/06_training.ipynb #0f914358
+@dataclass(frozen=True)
+class shuffled:
+    """The default order: a fresh permutation of n images per epoch, known by (seed, epoch), cut into whole batches.
+
+    Endless, and the same each time it is iterated: that makes a run resumable."""
+    n: int
+    batch: int = 256
+    seed: int = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.n < self.batch:
+            raise ValueError(f"batch: got {self.batch}, but there are only {self.n} images; give a smaller batch.")
+        for epoch in count():
+            known = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+            permutation = torch.randperm(self.n, generator=torch.Generator().manual_seed(known))
+            yield from permutation[:self.n - self.n % self.batch].split(self.batch)  # the incomplete last one is dropped
 
 # %% ../nbs/06_training.ipynb #f901d7b9
 def _one_step(job: SimpleNamespace, batch: Tensor) -> None:
@@ -220,47 +205,6 @@ def _checked_batch(batch: Tensor, job: SimpleNamespace) -> Tensor:
         raise IndexError(f"{at} asks for image {wrong[0]}, but the images are numbered 0 to {n - 1}.")
     return batch
 
-# %% ../nbs/06_training.ipynb #f9d5bb8b
-def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every):
-    """Check what can be checked before the first step, move method and images, and return all that a step touches."""
-    if not isinstance(images, Images):
-        raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes them.")
-    if save_every is not None and path is None:
-        raise ValueError("save_every: there is no file to write to; give checkpoint='run.pt' as well.")
-    if order is None:
-        next(iter(order := shuffled(len(images), plan.batch, plan.seed)))    # fewer images than a batch: said here
-    one_of("autocast", autocast, ("auto", "bfloat16", "float32"))
-    device, path, every = pick_device(device), check_writable(path), positive("every", every)
-    save_every = positive("save_every", save_every or plan.steps)
-    bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
-    method.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format).train()
-    run = Run(method, copy.deepcopy(method).cpu(), _described(plan, method, images, views, device, bf16), plan.steps)
-    return SimpleNamespace(
-        run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
-        every=every, evaluate=evaluate, save_every=save_every, epoch=max(1, len(images) // plan.batch),
-        optimiser=make_optimiser(method, plan), generator=torch.Generator(device).manual_seed(plan.seed),
-        forward=torch.compile(method) if compile else method, pending=[], batch=None, z1=None, good=None, mark=None)
-
-# %% ../nbs/06_training.ipynb #e9212b19
-def _described(plan, method, images, views, device, bf16) -> dict:
-    """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
-    return asdict(plan) | {
-        "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights",
-        "images": f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16,
-        "views": repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)}
-
-
-def _announce(job: SimpleNamespace, quiet: bool) -> None:
-    """Say once what is about to happen; warn if torch has more threads than cores to run them on."""
-    threads, cores, plan = torch.get_num_threads(), usable_cores(), job.plan
-    if threads > cores:
-        warnings.warn(f"torch uses {threads} threads, but this process has {cores} cores: slower, not faster; "
-                      f"call torch.set_num_threads({cores}).", stacklevel=3)
-    if not quiet:
-        print(f"on {job.device.type}, {threads} threads, {'bfloat16' if job.bf16 else 'float32'}; "
-              f"lr {plan.lr0:.4g} = {plan.base_lr} × {plan.batch}/256, {plan.schedule}; {plan.steps} steps of "
-              f"{plan.batch} = {plan.steps / job.epoch:.1f} epochs of {len(job.images)} images")
-
 # %% ../nbs/06_training.ipynb #428db1fe
 def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> None:
     """Look and save, whichever is due after this step; before a stop, keep the state."""
@@ -306,6 +250,62 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
                 if asked.is_set():
                     break
     return _finished(job, progress)
+
+# %% ../nbs/06_training.ipynb #d2218720
+def _checked(plan: Plan) -> Plan:
+    """Return `plan`, or an error that names the field which cannot be."""
+    positive("steps", plan.steps)
+    if positive("batch", plan.batch) < 2:
+        raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
+    for name, valid in (("decay", ("all", "no_norm_bias")), ("schedule", ("cosine", "constant")), ("per", ("step", "epoch"))):
+        one_of(name, getattr(plan, name), valid)
+    for name in ("base_lr", "momentum", "weight_decay", "warmup"):
+        if not 0 <= getattr(plan, name) < math.inf:
+            raise ValueError(f"{name}: got {getattr(plan, name)}, expected a finite number ≥ 0.")
+    if plan.warmup >= plan.steps:
+        raise ValueError(f"warmup: got {plan.warmup} of {plan.steps} steps, expected fewer; the schedule needs a rest.")
+    return plan
+
+# %% ../nbs/06_training.ipynb #f9d5bb8b
+def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every):
+    """Check what can be checked before the first step, move method and images, and return all that a step touches."""
+    if not isinstance(images, Images):
+        raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes them.")
+    if save_every is not None and path is None:
+        raise ValueError("save_every: there is no file to write to; give checkpoint='run.pt' as well.")
+    if order is None:
+        next(iter(order := shuffled(len(images), plan.batch, plan.seed)))    # fewer images than a batch: said here
+    one_of("autocast", autocast, ("auto", "bfloat16", "float32"))
+    device, path, every = pick_device(device), check_writable(path), positive("every", every)
+    save_every = positive("save_every", save_every or plan.steps)
+    bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
+    method.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format).train()
+    run = Run(method, copy.deepcopy(method).cpu(), _described(plan, method, images, views, device, bf16), plan.steps)
+    return SimpleNamespace(
+        run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
+        every=every, evaluate=evaluate, save_every=save_every, epoch=max(1, len(images) // plan.batch),
+        optimiser=make_optimiser(method, plan), generator=torch.Generator(device).manual_seed(plan.seed),
+        forward=torch.compile(method) if compile else method, pending=[], batch=None, z1=None, good=None, mark=None)
+
+# %% ../nbs/06_training.ipynb #e9212b19
+def _described(plan, method, images, views, device, bf16) -> dict:
+    """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
+    return asdict(plan) | {
+        "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights",
+        "images": f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16,
+        "views": repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)}
+
+
+def _announce(job: SimpleNamespace, quiet: bool) -> None:
+    """Say once what is about to happen; warn if torch has more threads than cores to run them on."""
+    threads, cores, plan = torch.get_num_threads(), usable_cores(), job.plan
+    if threads > cores:
+        warnings.warn(f"torch uses {threads} threads, but this process has {cores} cores: slower, not faster; "
+                      f"call torch.set_num_threads({cores}).", stacklevel=3)
+    if not quiet:
+        print(f"on {job.device.type}, {threads} threads, {'bfloat16' if job.bf16 else 'float32'}; "
+              f"lr {plan.lr0:.4g} = {plan.base_lr} × {plan.batch}/256, {plan.schedule}; {plan.steps} steps of "
+              f"{plan.batch} = {plan.steps / job.epoch:.1f} epochs of {len(job.images)} images")
 
 # %% ../nbs/06_training.ipynb #1bf7f1a8
 def _finished(job: SimpleNamespace, progress: bool) -> Run:
