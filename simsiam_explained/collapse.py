@@ -295,7 +295,7 @@ def _stages(backbone: nn.Module, layers: list[str] | None) -> dict[str, nn.Modul
         layers = [name for name in children if re.fullmatch(r"stem|layer\d+", name)] or children
     return {one_of("layer", name, named): named[name] for name in layers}
 
-# %% ../nbs/05_collapse.ipynb #23a29ab8
+
 def _report(name: str, parts: list[Tensor]) -> Report:
     """Return the Report of a layer's batches, or an error if the layer never ran."""
     if not parts:

@@ -1,0 +1,25 @@
+"""The solutions of chapter 05 pass its checkers; wrong answers do not."""
+import nbformat
+import pytest
+import torch
+
+from exercises import NBS, check, namespace
+from simsiam_explained.collapse import spectrum
+
+
+def test_solutions_of_05_pass():
+    check("05_collapse")
+
+
+@pytest.fixture(scope="module")
+def names():
+    return namespace(nbformat.read(NBS / "05_collapse.ipynb", as_version=4).cells)
+
+
+def test_wrong_answers_of_05_fail(names):
+    with pytest.raises(AssertionError):                       # σ in place of σ²
+        names["check_live_directions"](lambda x, share=0.9: int((spectrum(x).cumsum(0) / spectrum(x).sum() < share).sum()) + 1)
+    with pytest.raises(AssertionError):
+        names["check_fooled"](lambda: (torch.randn(2000, 64), torch.randn(2000, 64)))
+    with pytest.raises(AssertionError):                       # not centred
+        names["check_streamed"](lambda chunks: spectrum(torch.cat(list(chunks)), centred=False))
