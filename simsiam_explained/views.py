@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .checks import one_of, positive
+from .resample import blur, crop
 
 # %% auto #0
-__all__ = ['RECIPES', 'Augment', 'Drawn', 'draw', 'kernel_size', 'apply', 'Views', 'one_view', 'make_views']
+__all__ = ['RECIPES', 'Augment', 'Drawn', 'draw', 'apply', 'Views', 'one_view', 'make_views']
 
 # %% ../nbs/02_views.ipynb #b143dad9
 @dataclass(frozen=True)
@@ -108,29 +109,6 @@ def draw(
                  u[:, 23] < augment.jitter_p, u[:, 28:32].argsort(1), factors, u[:, 24] < augment.grey_p,
                  u[:, 25] < augment.blur_p, sigma, u[:, 27] < augment.solarise_p)
 
-# %% ../nbs/02_views.ipynb #e89d88ad
-def _weights(start: Tensor, length: Tensor, size: int, side: int, flip: Tensor) -> Tensor:
-    """Return (B, size, side): row k says how output pixel k mixes the input pixels of its window.
-
-    Bilinear; a window longer than `size` is averaged as with antialias=True, so shrinking does not alias.
-    """
-    out = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
-    step = (length / size)[:, None]
-    centre = start[:, None] + torch.where(flip[:, None], size - out, out) * step      # (B, size)
-    pixel = torch.arange(side, device=start.device, dtype=start.dtype) + 0.5          # (side,)
-    w = pixel - centre[:, :, None]
-    w = w.abs_().div_(-step.clamp(min=1)[:, :, None]).add_(1).clamp_(min=0)           # a triangle round the centre
-    inside = (pixel > start[:, None]) & (pixel < (start + length)[:, None])
-    w.mul_(inside[:, None])
-    return w.div_(w.sum(2, keepdim=True))
-
-# %% ../nbs/02_views.ipynb #e5200107
-def _mix(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return rows · x · columnsᵀ for images x (B, C, H, W): a separable linear map, one for each image."""
-    b, c, h, w = x.shape
-    x = torch.bmm(x.reshape(b, c * h, w), columns.transpose(1, 2)).view(b * c, h, -1)
-    return torch.bmm(rows.repeat_interleave(c, 0), x).view(b, c, rows.shape[1], -1)
-
 # %% ../nbs/02_views.ipynb #c520bd3f
 def _luma(x: Tensor) -> Tensor:
     """Return the weights of a grey value (ITU-R 601, as in torchvision and PIL), (C,) for images x (B, C, …)."""
@@ -183,29 +161,25 @@ def _jitter(x: Tensor, order: Tensor, factors: Tensor, ends: list[int]) -> Tenso
             x = _blend(x, order[:, k], factors.gather(1, order[:, k:k + 1])[:, 0])
     return x
 
-# %% ../nbs/02_views.ipynb #6d8521b1
-def _blur_weights(sigma: Tensor, size: int, share: float) -> Tensor:
-    """Return (B, size, size): row k holds the Gaussian round pixel k, mirrored at the borders."""
-    kernel = kernel_size(share, size)
-    offset = torch.arange(kernel, device=sigma.device) - kernel // 2
-    gauss = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
-    gauss = gauss / gauss.sum(1, keepdim=True)                                         # (B, kernel)
-    source = (torch.arange(size, device=sigma.device) + offset[:, None]).abs()         # (kernel, size)
-    source = torch.where(source > size - 1, 2 * (size - 1) - source, source)
-    taps = torch.nn.functional.one_hot(source, size).to(gauss.dtype)                   # (kernel, size, size)
-    return (gauss @ taps.flatten(1)).view(-1, size, size)
-
-
-def kernel_size(share: float, size: int) -> int:
-    """Return the odd blur kernel, at least 3, nearest above `share` of a view of `size` pixels."""
-    return max(3, int(share * size) // 2 * 2 + 1)
-
 # %% ../nbs/02_views.ipynb #a72a77ee
 def _only(x: Tensor, on: Tensor, change) -> None:
     """Replace the images x[on] by change(x[on], their indices), in place; the others cost nothing."""
     index = on.nonzero()[:, 0]
     if len(index):
         x.index_copy_(0, index, change(x.index_select(0, index), index))
+
+# %% ../nbs/02_views.ipynb #1801b01d
+def _apply(pixels: Tensor, drawn: Drawn, place: Tensor, size: tuple[int, int], blur_kernel: float) -> Tensor:
+    """Return the views of images that are sorted by `place`, where their hue shift stands."""
+    x = crop(pixels, drawn[:4], drawn.flip, size).mul_(1 / 255)
+    *_, n = ends = place.bincount(minlength=5).cumsum(0)[:4].tolist()               # the first n are jittered
+    if n:
+        x[:n] = _jitter(x[:n].flatten(2), drawn.order[:n], drawn.factors[:n], ends).view(-1, *x.shape[1:])
+    if x.shape[1] == 3:
+        _only(x, drawn.grey, lambda x, i: (_luma(x) @ x.flatten(2)).view(-1, 1, *size).expand_as(x))
+    _only(x, drawn.blur, lambda x, i: blur(x, drawn.sigma[i], blur_kernel))
+    _only(x, drawn.solarise, lambda x, i: torch.where(x >= 0.5, 1 - x, x))
+    return x
 
 # %% ../nbs/02_views.ipynb #5b1cb700
 def apply(
@@ -215,20 +189,13 @@ def apply(
     blur_kernel: float = 0.1,  # see Augment
 ) -> Tensor:
     """Return the views, (B, C, size, size) float32 in [0, 1]: a pure function of the pixels and what was drawn."""
-    (height, width), place = pixels.shape[2:], _hue_place(drawn)
-    rows, columns, index = size or height, size or width, place.argsort()
-    drawn = drawn.take(index)
-    across = _weights(drawn.left, drawn.width, columns, width, drawn.flip).div_(255)
-    down = _weights(drawn.top, drawn.height, rows, height, torch.zeros_like(drawn.flip))
-    x = _mix(pixels.index_select(0, index).float(), down, across).clamp_(0, 1)
-    *_, n = ends = place.bincount(minlength=5).cumsum(0)[:4].tolist()                 # the first n are jittered
-    if n:
-        x[:n] = _jitter(x[:n].flatten(2), drawn.order[:n], drawn.factors[:n], ends).view(-1, *x.shape[1:])
-    if x.shape[1] == 3:
-        _only(x, drawn.grey, lambda x, i: (_luma(x) @ x.flatten(2)).view(-1, 1, rows, columns).expand_as(x))
-    _only(x, drawn.blur, lambda x, i: _mix(x, _blur_weights(drawn.sigma[i], rows, blur_kernel),
-                                           _blur_weights(drawn.sigma[i], columns, blur_kernel)))
-    _only(x, drawn.solarise, lambda x, i: torch.where(x >= 0.5, 1 - x, x))
+    n, c, height, width = pixels.shape
+    rows, columns, place = size or height, size or width, _hue_place(drawn)
+    index = place.argsort()
+    # choice: on a CPU, pieces of 128 views at 32 pixels, which stay in a core's cache
+    piece = n if pixels.is_cuda else max(8, 128 * 3 * 32**2 // (c * rows * columns))
+    x = torch.cat([_apply(pixels.index_select(0, i), drawn.take(i), place[i], (rows, columns), blur_kernel)
+                   for i in index.split(piece)])
     return x.index_select(0, index.argsort())
 
 # %% ../nbs/02_views.ipynb #208dd571
@@ -311,12 +278,8 @@ def _resize(pixels: Tensor, size: int | None) -> Tensor:
 def one_view(views: Views, augment: Augment, pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Return one view of each image, drawn from `augment`, sized and normalised as `views` says."""
     _check_generator(generator, _check_pixels(pixels).device)
-    n, c, height, width = pixels.shape
-    drawn = draw(augment, n, height, width, generator)
-    # choice: on a CPU, pieces of 128 views at 32 pixels, which stay in a core's cache
-    piece = n if pixels.is_cuda else max(8, 128 * 3 * 32**2 // (c * (views.size or height) * (views.size or width)))
-    return torch.cat([_normalise(views, apply(pixels[k:k + piece], drawn.take(slice(k, k + piece)),
-                                              views.size, augment.blur_kernel)) for k in range(0, n, piece)])
+    drawn = draw(augment, len(pixels), *pixels.shape[2:], generator)
+    return _normalise(views, apply(pixels, drawn, views.size, augment.blur_kernel))
 
 # %% ../nbs/02_views.ipynb #3951df31
 _IMAGENET = dict(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))   # all four official codes below
