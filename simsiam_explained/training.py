@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,11 +28,12 @@ from .memory import (Diverged, Run, check_writable, interruptible, load_checkpoi
 from .probes import features, knn, linear_probe, untrained
 from .views import Views
 
-_all_ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint"]
-
 # %% auto #0
 __all__ = ['lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'report', 'Run', 'Diverged', 'save_checkpoint',
            'load_checkpoint']
+
+# %% ../nbs/06_training.ipynb #8df2ec08
+_all_ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint"]   # from memory.py, part of this module's face
 
 # %% ../nbs/06_training.ipynb #264bbf6d
 def lr_at(
@@ -229,8 +229,8 @@ def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> None:
 def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: int = 256, base_lr: float = 0.05,
         momentum: float = 0.9, weight_decay: float = 1e-4, decay: str = "all", warmup: int = 0, schedule: str = "cosine",
         per: str = "step", seed: int = 0, order: Iterable | None = None, device: str = "auto", autocast: str = "auto",
-        compile: bool = False, every: int = 50, evaluate: Callable | None = None, checkpoint: str | Path | None = None,
-        save_every: int | None = None, resume: str | Path | Run | None = None, progress: bool = True) -> Run:
+        compile: bool = False, every: int = 50, evaluate: Callable | None = None, checkpoint: str | None = None,
+        save_every: int | None = None, resume: str | Run | None = None, progress: bool = True) -> Run:
     """Train `method` in place and return the Run. `steps` … `seed` are the fields of Plan; the rest:
 
     order: index batches, the same each time; None: `shuffled`. autocast: "auto" is bfloat16 on CUDA. evaluate(method)
