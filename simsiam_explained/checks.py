@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["one_of", "positive", "check_features", "check_labels", "quick", "pick_device", "usable_cores"]
+__all__ = ["one_of", "positive", "check_features", "check_labels", "check_pixels", "check_generator",
+           "quick", "pick_device", "usable_cores"]
 
 
 def one_of(what: str, given: object, valid: Iterable[str]) -> str:
@@ -76,3 +77,30 @@ def pick_device(name: str = "auto") -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device: got {name!r}, but torch sees no CUDA device here; use 'auto' or 'cpu'.")
     return torch.device(name)
+
+
+def check_pixels(pixels: Tensor) -> Tensor:
+    """Return `pixels` if they are a batch of uint8 images (B, C, H, W) of 1 or 3 channels; otherwise an error."""
+    if not isinstance(pixels, Tensor):
+        raise TypeError(f"pixels: got {type(pixels).__name__}, expected a torch.Tensor (B, C, H, W) of uint8.")
+    if pixels.ndim != 4 or 0 in pixels.shape:
+        raise ValueError(f"pixels: got shape {tuple(pixels.shape)}, expected a batch (B, C, H, W) with B ≥ 1; "
+                         "one image needs pixels[None].")
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"pixels: got dtype {pixels.dtype}, expected torch.uint8 with values 0…255; "
+                        "from floats in [0, 1] use (x * 255).round().byte().")
+    if pixels.shape[1] not in (1, 3):
+        raise ValueError(f"pixels: got {pixels.shape[1]} channels, expected 1 (grey) or 3 (red, green, blue), "
+                         "in the order (B, C, H, W).")
+    return pixels
+
+
+def check_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return `generator` if it is a torch.Generator on `device`; otherwise an error."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: got {type(generator).__name__}, expected a torch.Generator; "
+                        f"use torch.Generator({str(device)!r}).manual_seed(seed).")
+    if generator.device.type != device.type:
+        raise ValueError(f"generator: it is on {generator.device}, but the pixels are on {device}; "
+                         f"use torch.Generator({str(device)!r}).manual_seed(seed).")
+    return generator
