@@ -95,10 +95,11 @@ def from_tensor(
         if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, expected 0 to "
                              f"{len(classes) - 1} for {len(classes)} classes; use labels=None if there are none.")
-    for key, value in (factors or {}).items():
+    factors = {key: torch.as_tensor(value, device=pixels.device) for key, value in (factors or {}).items()}
+    for key, value in factors.items():
         if len(value) != len(pixels):
             raise ValueError(f"factors: {key!r} has {len(value)} rows for {len(pixels)} images, expected one for each.")
-    return Images(pixels, labels, tuple(classes), dict(factors or {}), name)
+    return Images(pixels, labels, tuple(classes), factors, name)
 
 # %% ../nbs/01_images.ipynb #069e76a8
 def _checked_shape(pixels: Tensor) -> Tensor:
