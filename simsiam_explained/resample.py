@@ -1,4 +1,4 @@
-"""How pixels move: a crop with its flip in one resampling, and the Gaussian blur, with numbers of its own for each image."""
+"""How pixels move: crop and flip in one resampling, and the Gaussian blur, each image with numbers of its own."""
 from __future__ import annotations
 
 import torch

@@ -118,7 +118,7 @@ def _luma(x: Tensor) -> Tensor:
 def _blend(x: Tensor, op: Tensor, factor: Tensor) -> Tensor:
     """Return factor · x + (1 − factor) · t, clamped; t is black, the mean grey or each pixel's grey by `op`.
 
-    x (B, C, P) in [0, 1]; op (B,) in 0 brightness, 1 contrast, 2 saturation. Over the channels the three are one affine map.
+    x (B, C, P) in [0, 1]; op (B,) in 0 brightness, 1 contrast, 2 saturation: each is one affine map of the channels.
     """
     luma, rest = _luma(x), 1 - factor
     grey = x.mean(2) @ luma                                                            # (B,)

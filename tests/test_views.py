@@ -1,4 +1,4 @@
-"""Views: every operation equals torchvision's on the same drawn numbers, and the numbers are drawn as torchvision draws."""
+"""Views: every operation equals torchvision's on the same numbers, and the numbers are drawn as torchvision draws."""
 import dataclasses
 import math
 
@@ -137,15 +137,16 @@ def distance(a, b):
     """Kolmogorov–Smirnov distance of two samples, in units of its 0.1 % critical value: above 1 they differ."""
     a, b = torch.as_tensor(a, dtype=torch.float64).sort()[0], torch.as_tensor(b, dtype=torch.float64).sort()[0]
     both = torch.cat([a, b])
-    gap = (torch.searchsorted(a, both, right=True) / len(a) - torch.searchsorted(b, both, right=True) / len(b)).abs().max()
-    return float(gap) / (1.95 * math.sqrt((len(a) + len(b)) / (len(a) * len(b))))
+    below = [torch.searchsorted(x, both, right=True) / len(x) for x in (a, b)]
+    return float((below[0] - below[1]).abs().max()) / (1.95 * math.sqrt((len(a) + len(b)) / (len(a) * len(b))))
 
 
 def torchvision_crops(augment, h, w, n=N):
     image = torch.zeros(1, h, w)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        rows = [T.RandomResizedCrop.get_params(image, list(augment.crop_scale), list(augment.crop_ratio)) for _ in range(n)]
+        rows = [T.RandomResizedCrop.get_params(image, list(augment.crop_scale), list(augment.crop_ratio))
+                for _ in range(n)]
     top, left, height, width = torch.tensor(rows, dtype=torch.float64).T
     return {"area": height * width, "aspect": (width / height).log(), "height": height, "width": width, "top": top,
             "left": left, "room above": top / (h - height + 1), "room left": left / (w - width + 1)}
@@ -189,7 +190,8 @@ def test_colour_factors_are_drawn_as_by_torchvision(name, device):
     jitter = T.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        theirs = [jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)[1:] for _ in range(N)]
+        theirs = [jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)[1:]
+                  for _ in range(N)]
     ours = draw(a, N, 32, 32, generator(5, device)).factors.cpu()
     assert all(distance(ours[:, k], torch.tensor(theirs)[:, k]) < 1 for k in range(4))
     shifted = ours[:, 0] + 0.2 * a.brightness
@@ -205,6 +207,20 @@ def test_every_order_of_the_colour_operations_is_equally_likely(device):
     order = draw(Augment(), 4800, 32, 32, generator(2, device)).order.cpu()
     _, counts = order.unique(dim=0, return_counts=True)
     assert len(counts) == 24 and ((counts - 200) ** 2 / 200).sum() < 49.7           # χ², 23 degrees, 0.1 %
+
+
+def test_every_place_of_a_window_is_equally_likely(device):
+    drawn = draw(Augment(crop_scale=(0.25, 0.25), crop_ratio=(1.0, 1.0)), 3400, 32, 32, generator(3, device))
+    for place in (drawn.top, drawn.left):                                            # 16 × 16 windows: 17 places
+        counts = place.long().cpu().bincount(minlength=17)
+        assert len(counts) == 17 and ((counts - 200) ** 2 / 200).sum() < 39.3        # χ², 16 degrees, 0.1 %
+
+
+def test_operations_are_on_or_off_independently_of_each_other(device):
+    drawn = draw(RECIPES["byol"].second, 4000, 32, 32, generator(0, device))
+    names = ("flip", "jitter", "grey", "blur", "solarise", "sigma")
+    table = torch.cat([torch.stack([getattr(drawn, k).double() for k in names], 1), drawn.factors.double()], 1)
+    assert (torch.corrcoef(table.T) - torch.eye(10, device=device)).abs().max() < 4.5 / math.sqrt(4000)
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -300,8 +316,9 @@ def test_clean_is_torchvisions_resize_and_normalise(c, size):
 # -- recipes
 
 def test_recipes_hold_the_papers_constants():
-    moco = Augment(crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3), flip_p=0.5, jitter_p=0.8, brightness=0.4, contrast=0.4,
-                   saturation=0.4, hue=0.1, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0), solarise_p=0.0)
+    moco = Augment(crop_scale=(0.2, 1.0), crop_ratio=(3 / 4, 4 / 3), flip_p=0.5, jitter_p=0.8,
+                   brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey_p=0.2,
+                   blur_p=0.5, blur_sigma=(0.1, 2.0), solarise_p=0.0)
     byol = dataclasses.replace(moco, crop_scale=(0.08, 1.0), saturation=0.2, blur_p=1.0)
     simclr = dataclasses.replace(moco, crop_scale=(0.08, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
     assert RECIPES["simsiam"].first == moco and RECIPES["simsiam"].second is None
@@ -309,13 +326,14 @@ def test_recipes_hold_the_papers_constants():
     assert RECIPES["byol"].first == byol
     assert RECIPES["byol"].second == dataclasses.replace(byol, blur_p=0.1, solarise_p=0.2)
     assert RECIPES["simclr"].first == simclr
-    assert all(RECIPES[k].size == 224 and RECIPES[k].std == (0.229, 0.224, 0.225) for k in ("simsiam", "byol", "simclr"))
+    assert {(RECIPES[k].size, RECIPES[k].std) for k in ("simsiam", "byol", "simclr")} == {(224, (0.229, 0.224, 0.225))}
     assert all(v.source for v in RECIPES.values())
 
 
 def test_changes_reach_both_views_or_the_pair():
     views = make_views("byol", size=64, flip_p=0.0, mean=(0.0,), std=(1.0,))
-    assert (views.size, views.first.flip_p, views.second.flip_p, views.first.blur_p, views.second.blur_p) == (64, 0, 0, 1.0, 0.1)
+    assert (views.size, views.mean, views.std) == (64, (0.0,), (1.0,))
+    assert [(a.flip_p, a.blur_p) for a in (views.first, views.second)] == [(0.0, 1.0), (0.0, 0.1)]
     assert RECIPES["byol"].first.flip_p == 0.5
 
 

@@ -26,7 +26,8 @@ def pil_pipeline(views: Views, size: int) -> T.Compose:
              T.RandomApply([T.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)], p=a.jitter_p),
              T.RandomGrayscale(a.grey_p)]
     if a.blur_p:
-        steps.append(T.RandomApply([T.GaussianBlur(resample.kernel_size(a.blur_kernel, size), a.blur_sigma)], p=a.blur_p))
+        kernel = resample.kernel_size(a.blur_kernel, size)
+        steps.append(T.RandomApply([T.GaussianBlur(kernel, a.blur_sigma)], p=a.blur_p))
     if a.solarise_p:
         steps.append(T.RandomSolarize(128, a.solarise_p))
     return T.Compose([*steps, T.RandomHorizontalFlip(a.flip_p), T.ToTensor(), T.Normalize(views.mean, views.std)])
@@ -57,7 +58,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(args.seed)
     pipeline, images = pil_pipeline(views, args.size), [T.functional.to_pil_image(x) for x in pixels]
     drawn, n = draw(Augment(), len(pixels), args.size, args.size, generator), len(pixels)
-    axes = ((drawn.top, drawn.height, args.size, torch.zeros_like(drawn.flip)), (drawn.left, drawn.width, args.size, drawn.flip))
+    axes = ((drawn.top, drawn.height, args.size, torch.zeros_like(drawn.flip)),
+            (drawn.left, drawn.width, args.size, drawn.flip))
     rates = per_second({
         "ours": (lambda: views(pixels, generator), 2 * n),
         "torchvision, PIL": (lambda: torch.stack([pipeline(image) for image in images]), n),
