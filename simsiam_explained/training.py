@@ -115,7 +115,7 @@ class shuffled:
         for epoch in count():
             known = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
             permutation = torch.randperm(self.n, generator=torch.Generator().manual_seed(known))
-            yield from permutation[:self.n - self.n % self.batch].split(self.batch)  # the incomplete last one is dropped
+            yield from permutation[:self.n - self.n % self.batch].split(self.batch)   # whole batches only
 
 # %% ../nbs/06_training.ipynb #f901d7b9
 def _one_step(job: SimpleNamespace, batch: Tensor) -> None:
@@ -205,9 +205,9 @@ def _checked_batch(batch: Tensor, job: SimpleNamespace) -> Tensor:
         raise IndexError(f"{at} asks for image {wrong[0]}, but the images are numbered 0 to {n - 1}.")
     return batch
 
-# %% ../nbs/06_training.ipynb #428db1fe
-def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> None:
-    """Look and save, whichever is due after this step; before a stop, keep the state."""
+# %% ../nbs/06_training.ipynb #8a9103ff
+def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> bool:
+    """Look and save, whichever is due after this step; before a stop, keep the state. Return `stop`."""
     run, last = job.run, job.run.step == job.run.steps
     if job.device.type == "cpu":
         _read_losses(job)
@@ -224,20 +224,23 @@ def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> None:
     if save or look:
         job.mark = (time.perf_counter(), run.images)   # looking and saving are not training time
     bar.update()
+    return stop
 
 # %% ../nbs/06_training.ipynb #37a82818
 def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: int = 256, base_lr: float = 0.05,
-        momentum: float = 0.9, weight_decay: float = 1e-4, decay: str = "all", warmup: int = 0, schedule: str = "cosine",
-        per: str = "step", seed: int = 0, order: Iterable | None = None, device: str = "auto", autocast: str = "auto",
-        compile: bool = False, every: int = 50, evaluate: Callable | None = None, checkpoint: str | None = None,
-        save_every: int | None = None, resume: str | Run | None = None, progress: bool = True) -> Run:
+        momentum: float = 0.9, weight_decay: float = 1e-4, decay: str = "all", warmup: int = 0,
+        schedule: str = "cosine", per: str = "step", seed: int = 0, order: Iterable | None = None,
+        device: str = "auto", autocast: str = "auto", compile: bool = False, every: int = 50,
+        evaluate: Callable | None = None, checkpoint: str | None = None, save_every: int | None = None,
+        resume: str | Run | None = None, progress: bool = True) -> Run:
     """Train `method` in place and return the Run. `steps` … `seed` are the fields of Plan; the rest:
 
     order: index batches, the same each time; None: `shuffled`. autocast: "auto" is bfloat16 on CUDA. evaluate(method)
     → dict, every `every` steps and at the last. checkpoint: a file for Ctrl-C, `save_every` and the end. resume: such
     a file, or a stopped Run. Raises Diverged. Moves method and images to `device`; leaves the method in train mode."""
     plan = _checked(Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed))
-    job = _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, checkpoint, save_every)
+    said = (order, device, autocast, compile, every, evaluate, checkpoint, save_every)
+    job = _prepare(plan, method, images, views, *said)
     with own_randomness(job.device, seed), interruptible() as asked:
         if resume is not None:
             restore(job, resume)
@@ -246,8 +249,7 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
         with tqdm(total=steps, initial=job.run.step, unit="step", disable=not progress) as bar:
             for chosen in _batches(job):
                 _one_step(job, chosen)
-                _after_step(job, bar, asked.is_set())
-                if asked.is_set():
+                if _after_step(job, bar, asked.is_set()):
                     break
     return _finished(job, progress)
 
@@ -257,8 +259,9 @@ def _checked(plan: Plan) -> Plan:
     positive("steps", plan.steps)
     if positive("batch", plan.batch) < 2:
         raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
-    for name, valid in (("decay", ("all", "no_norm_bias")), ("schedule", ("cosine", "constant")), ("per", ("step", "epoch"))):
-        one_of(name, getattr(plan, name), valid)
+    one_of("decay", plan.decay, ("all", "no_norm_bias"))
+    one_of("schedule", plan.schedule, ("cosine", "constant"))
+    one_of("per", plan.per, ("step", "epoch"))
     for name in ("base_lr", "momentum", "weight_decay", "warmup"):
         if not 0 <= getattr(plan, name) < math.inf:
             raise ValueError(f"{name}: got {getattr(plan, name)}, expected a finite number ≥ 0.")

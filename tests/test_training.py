@@ -17,8 +17,8 @@ from simsiam_explained import memory, training
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import Images, textures
 from simsiam_explained.simsiam import SimSiam
-from simsiam_explained.training import (Diverged, Plan, fit, load_checkpoint, lr_at, make_optimiser, report, save_checkpoint,
-                                        set_lr, shuffled)
+from simsiam_explained.training import (Diverged, Plan, fit, load_checkpoint, lr_at, make_optimiser, report,
+                                        save_checkpoint, set_lr, shuffled)
 from simsiam_explained.views import make_views
 
 Out = namedtuple("Out", "loss z1 z2")
@@ -42,7 +42,8 @@ class Tiny(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(dropout), nn.ReLU())
+            self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(dropout),
+                                          nn.ReLU())
             self.projector, self.predictor = nn.Linear(8, 6), nn.Linear(6, 6)
         self.views_per_image, self.bad_at, self.seen, self.after = 2 * pairs, bad_at, [], []
 
@@ -381,7 +382,7 @@ def test_fit_runs_in_a_thread_too():
 
 # memory
 
-@pytest.mark.parametrize("after", [1, 4, 7, 11])                   # first, a log point, within an epoch, the last but one
+@pytest.mark.parametrize("after", [1, 4, 7, 11])     # first, a log point, within an epoch, the last but one
 def test_a_stopped_run_goes_on_to_the_bit(tmp_path, after):
     path = tmp_path / "run.pt"
     stopped, whole = stopped_at(after, checkpoint=path), go()

@@ -1,10 +1,10 @@
-"""Images per second of `fit`, beside an equivalent loop with torchvision's PIL transforms in a DataLoader, in the same run.
+"""Images per second of `fit`, beside an equal loop with torchvision's PIL transforms in a DataLoader, in the same run.
 
-    python tools/bench_fit.py [--threads 1] [--workers 2] [--steps 20] [--repeats 3] [--width 16] [--batch 256] [--stem cifar]
+    python tools/bench_fit.py [--threads 1] [--workers 2] [--steps 20] [--repeats 3] [--width 16] [--stem cifar]
 
-Same network (ResNet, one block per stage), same SGD, same number of steps, same recipe of views, both from uint8 images in
-memory. The two take turns. The threads are the main process's; the DataLoader's workers come on top of them, so on fewer
-than threads + workers free cores the two fight for the same ones, and on more the DataLoader has cores that `fit` does not.
+Same network (ResNet, one block per stage), same SGD, same number of steps, same recipe of views, both from uint8 images
+in memory. The two take turns. The threads are the main process's; the DataLoader's workers come on top of them: with
+fewer than threads + workers free cores they fight for the same ones, with more the DataLoader has cores that `fit` lacks.
 """
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Pairs(Dataset):
 
 
 def the_usual_loop(method: SimSiam, pairs: Pairs, plan: Plan, workers: int) -> float:
-    """Train like `fit`, fed by a DataLoader; return images per second, from the second batch on (workers have started)."""
+    """Train like `fit`, fed by a DataLoader; return images per second after the first batch."""
     optimiser, step = make_optimiser(method.train(), plan), 0
     loader = DataLoader(pairs, plan.batch, shuffle=True, drop_last=True, num_workers=workers,
                         persistent_workers=workers > 0, generator=torch.Generator().manual_seed(plan.seed))
@@ -70,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    # one epoch holds all steps and the batches fetched ahead of them: the DataLoader neither starts anew nor gains by its start
+    # one epoch holds all steps and what is fetched ahead: the DataLoader neither starts anew nor gains by its start
     images = textures((args.steps + 1 + 2 * args.workers) * args.batch, size=args.size, colour=True, seed=args.seed)
     views, plan = make_views("cifar"), Plan(args.steps, args.batch, seed=args.seed)
     pairs = Pairs(images, views)
@@ -84,7 +84,8 @@ def main() -> None:
         ours.append(run.images_per_second)
         theirs.append(the_usual_loop(method(), pairs, plan, args.workers))
     print(f"width {args.width}, {args.stem} stem, {args.size} px, batch {args.batch}, {args.steps} steps, median of "
-          f"{args.repeats}; {args.threads} threads, {args.workers} workers, {usable_cores()} cores; torch {torch.__version__}")
+          f"{args.repeats}; {args.threads} threads, {args.workers} workers, {usable_cores()} cores, "
+          f"torch {torch.__version__}")
     for name, rates in (("fit", ours), ("PIL + DataLoader", theirs)):
         print(f"{name:>18}  {statistics.median(rates):>7,.0f} images/s  (from {min(rates):,.0f} to {max(rates):,.0f})")
     print(f"{'ratio':>18}  {statistics.median(ours) / statistics.median(theirs):>7.2f} ×")
