@@ -20,49 +20,9 @@ from .images import Images
 from .views import Views
 
 # %% auto #0
-__all__ = ['CIRCULAR', 'features', 'Neighbours', 'neighbours', 'knn_predict', 'knn', 'linear_predict', 'linear_probe', 'balanced',
-           'few_labels', 'factor_probe', 'Transfer', 'transfer', 'FineTuned', 'fine_tune', 'settle_bn', 'untrained']
-
-# %% ../nbs/04_probes.ipynb #9e3cb5b0
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[torch.device]:
-    """Put `model` in eval mode without gradients, yield its device, and give every module its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    parameter = next(model.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            model.eval()
-            yield parameter.device
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-# %% ../nbs/04_probes.ipynb #2947f8b3
-def _network(model: nn.Module, layer: str) -> nn.Module:
-    """Return the map from views to the features of `layer`; a plain backbone has only the layer 'backbone'."""
-    one_of("layer", layer, ["backbone", "projector"])
-    if layer == "backbone":
-        return getattr(model, "backbone", model)
-    if getattr(model, "projector", None) is None:
-        raise ValueError(f"layer: got 'projector', but this {type(model).__name__} has none; use layer='backbone'.")
-    return nn.Sequential(model.backbone, model.projector)
-
-
-def features(
-    model: nn.Module,  # a method (with .backbone, .projector) or any backbone (B,C,H,W) → (B,d)
-    images: Images,  # N images; labels are not needed
-    views: Views, *,  # its `clean` makes the input: no augmentation
-    layer: str = "backbone",  # "backbone" (what every table judges) or "projector"
-    batch: int = 512,  # images per forward pass; changes memory, not the result
-) -> Tensor:
-    """Return features (N, d), float32, on the model's device: eval mode, no gradient, every image, in order.
-
-    Every module's train/eval mode is given back. ValueError for an unknown layer or features that are not
-    finite (N, d). Eval mode because the paper's probe freezes BN too (SimSiam App. A)."""
-    net = _network(model, layer)
-    with _in_eval(model) as device:
-        rows = [net(views.clean(part.to(device))) for part in images.pixels.split(positive("batch", batch))]
-    return check_features(torch.cat(rows).float(), f"{layer} features")
+__all__ = ['CIRCULAR', 'Neighbours', 'neighbours', 'knn_predict', 'knn', 'linear_predict', 'linear_probe', 'features',
+           'settle_bn', 'untrained', 'balanced', 'few_labels', 'FineTuned', 'fine_tune', 'factor_probe', 'Transfer',
+           'transfer']
 
 # %% ../nbs/04_probes.ipynb #7bdbb321
 def _pair(train_x: Tensor, test_x: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
@@ -180,114 +140,49 @@ def linear_probe(train_x: Tensor, train_y: Tensor | None, test_x: Tensor, test_y
     """Return linear-probe accuracy in [0, 1] on the test rows; arguments as in `linear_predict`."""
     return _accuracy(linear_predict(train_x, train_y, test_x, l2), test_y)
 
-# %% ../nbs/04_probes.ipynb #c743ecab
-def balanced(labels: Tensor, per_class: int, seed: int = 0) -> Tensor:
-    """Return indices of `per_class` random rows of every class; a class with fewer gives all that it has."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = check_labels(labels, len(labels)).cpu()
-    rows = [(labels == c).nonzero().flatten() for c in labels.unique()]
-    return torch.cat([r[torch.randperm(len(r), generator=generator)[:positive("per_class", per_class)]] for r in rows])
+# %% ../nbs/04_probes.ipynb #9e3cb5b0
+@contextmanager
+def _in_eval(model: nn.Module) -> Iterator[torch.device]:
+    """Put `model` in eval mode without gradients, yield its device, and give every module its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    parameter = next(model.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield parameter.device
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+# %% ../nbs/04_probes.ipynb #2947f8b3
+def _network(model: nn.Module, layer: str) -> nn.Module:
+    """Return the map from views to the features of `layer`; a plain backbone has only the layer 'backbone'."""
+    one_of("layer", layer, ["backbone", "projector"])
+    if layer == "backbone":
+        return getattr(model, "backbone", model)
+    if getattr(model, "projector", None) is None:
+        raise ValueError(f"layer: got 'projector', but this {type(model).__name__} has none; use layer='backbone'.")
+    return nn.Sequential(model.backbone, model.projector)
 
 
-def few_labels(
-    train_x: Tensor, train_y: Tensor | None, test_x: Tensor, test_y: Tensor | None,
-    fraction: float = 0.01,  # share of the train labels that the probe may see, spread evenly over the classes
-    seeds: Sequence[int] = (0, 1, 2, 3, 4), l2: float = 1e-3,  # one draw of labelled images each; as in linear_predict
-) -> list[float]:
-    """Return the linear probe's test accuracy for each seed's draw of labelled images (at least one per class)."""
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction: got {fraction}, expected a share in (0, 1], such as 0.01 or 0.1.")
-    classes, _ = _classes(train_y, len(check_features(train_x, "train features")), "train")
-    per_class = max(1, round(fraction * len(train_x) / len(classes)))
-    draws = [balanced(train_y, per_class, seed).to(train_x.device) for seed in seeds]
-    return [linear_probe(train_x[rows], train_y.to(train_x.device)[rows], test_x, test_y, l2) for rows in draws]
+def _embed(net: nn.Module, images: Images, views: Views, batch: int = 512) -> Tensor:
+    """Return net(clean images) (N, …), float32, in eval mode, every image, in order."""
+    with _in_eval(net) as device:
+        return torch.cat([net(views.clean(part.to(device))) for part in images.pixels.split(batch)]).float()
 
-# %% ../nbs/04_probes.ipynb #8141caea
-CIRCULAR = {"angle": math.pi, "phase": 1.0}  # period of a factor: a stripe turned by π, or moved by one cycle, is itself
+# %% ../nbs/04_probes.ipynb #b7c9b273
+def features(
+    model: nn.Module,  # a method (with .backbone, .projector) or any backbone (B,C,H,W) → (B,d)
+    images: Images,  # N images; labels are not needed
+    views: Views, *,  # its `clean` makes the input: no augmentation
+    layer: str = "backbone",  # "backbone" (what every table judges) or "projector"
+    batch: int = 512,  # images per forward pass; changes memory, not the result
+) -> Tensor:
+    """Return features (N, d), float32, on the model's device: eval mode, no gradient, every image, in order.
 
-
-def _r2(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2: float) -> float:
-    """Return held-out R² of ridge regression (closed form) on standardised x; columns of y share one R²."""
-    x, x_test = _standardise(train_x, test_x)
-    y, y_test = train_y.to(x), test_y.to(x)
-    mean = y.mean(0)
-    gram = x.T @ x / len(x) + l2 * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    weight = torch.linalg.solve(gram, x.T @ (y - mean) / len(x))
-    residual = y_test - mean - x_test @ weight
-    return (1 - residual.square().sum() / (y_test - y_test.mean(0)).square().sum()).item()
-
-# %% ../nbs/04_probes.ipynb #b5fa40d2
-def factor_probe(
-    train_x: Tensor, train_images: Images, test_x: Tensor, test_images: Images,
-    l2: float = 1e-3,  # as in linear_predict, for ridge and logistic alike
-) -> dict[str, float]:
-    """Return {factor: score}: held-out ridge R² of each generating factor, and linear accuracy for 'class'.
-
-    A circular factor (see CIRCULAR) is regressed as its sine and cosine. R² is 1 for a perfect read-out, about 0
-    for none, and may be negative. A factor that does not vary is left out. ValueError for images without factors."""
-    if not train_images.factors:
-        raise ValueError(f"factors: image set {train_images.name!r} has none; only made images (textures) have them.")
-    scores = {}
-    for name in train_images.factors:
-        train_y, test_y = train_images.factors[name], test_images.factors[name]
-        if not train_y.is_floating_point() or (test_y == test_y[:1]).all():
-            continue
-        if name in CIRCULAR:
-            turn = 2 * math.pi / CIRCULAR[name]
-            train_y, test_y = (torch.stack([(turn * y).sin(), (turn * y).cos()], -1) for y in (train_y, test_y))
-        scores[name] = _r2(train_x, train_y.reshape(len(train_y), -1), test_x, test_y.reshape(len(test_y), -1), l2)
-    if train_images.labels is not None:
-        scores["class"] = linear_probe(train_x, train_images.labels, test_x, test_images.labels, l2)
-    return scores
-
-# %% ../nbs/04_probes.ipynb #c609177e
-class Transfer(NamedTuple):
-    """Accuracies in [0, 1] of frozen features on a set that the network never saw."""
-    knn: float
-    linear: float
-
-
-def transfer(
-    model: nn.Module, train_images: Images, test_images: Images, views: Views, *,
-    layer: str = "backbone", k: int = 200,  # as in features; as in knn: at most the number of train images
-) -> Transfer:
-    """Return kNN and linear accuracy of the frozen `model` on other images: unseen classes, or another data set."""
-    train_x, test_x = (features(model, images, views, layer=layer) for images in (train_images, test_images))
-    data = train_x, train_images.labels, test_x, test_images.labels
-    return Transfer(knn(*data, k), linear_probe(*data))
-
-# %% ../nbs/04_probes.ipynb #820e277a
-class FineTuned(NamedTuple):
-    """Test accuracy after fine-tuning, and the tuned copy of the backbone."""
-    accuracy: float
-    backbone: nn.Module
-
-# %% ../nbs/04_probes.ipynb #565c2e0e
-def fine_tune(
-    backbone: nn.Module,  # (B,C,H,W) → (B,d); a copy is tuned
-    train: Images, test: Images, views: Views,  # both views of an image are training inputs
-    *, steps: int = 200, batch: int = 128, lr: float = 0.05, seed: int = 0,  # choice: one short recipe for all tables
-) -> FineTuned:
-    """Return accuracy and net after supervised SGD (momentum 0.9, cosine lr) on all weights and a linear head.
-
-    The last step is the one reported. Frozen against tuned: what the weights offer as they are, and as a start."""
-    net, dim = copy.deepcopy(backbone), features(backbone, train[:2], views).shape[1]
-    device = next(net.parameters()).device
-    classes, index = (t.to(device) for t in _classes(train.labels, len(train), "train"))
-    weight, bias = (torch.zeros(n, len(classes), device=device, requires_grad=True) for n in (dim, 1))  # the head
-    generator = torch.Generator(device).manual_seed(seed)
-    optimiser = torch.optim.SGD([*net.parameters(), weight, bias], lr=lr, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, positive("steps", steps))
-    net.train()
-    for _ in range(steps):
-        rows = torch.randint(len(train), (positive("batch", batch),), generator=generator, device=device)
-        x1, x2 = views(train.pixels[rows.to(train.pixels.device)].to(device), generator)
-        optimiser.zero_grad()
-        F.cross_entropy(net(torch.cat([x1, x2])) @ weight + bias, index[rows].repeat(2)).backward()
-        optimiser.step()
-        schedule.step()
-    predicted = classes[(features(net, test, views) @ weight + bias).argmax(1)]
-    return FineTuned(_accuracy(predicted, test.labels), net.eval())
+    Every module's train/eval mode is given back. ValueError for an unknown layer or features that are not
+    finite (N, d). Eval mode because the paper's probe freezes BN too (SimSiam App. A)."""
+    return check_features(_embed(_network(model, layer), images, views, positive("batch", batch)), f"{layer} features")
 
 # %% ../nbs/04_probes.ipynb #d4f499f7
 def settle_bn(
@@ -322,3 +217,110 @@ def untrained(model: nn.Module, images: Images, views: Views, *, batches: int = 
               seed: int = 0) -> nn.Module:
     """Return a deep copy of `model` as it is, with settled BN: call it before training, to have the baseline."""
     return settle_bn(copy.deepcopy(model), images, views, batches=batches, batch=batch, seed=seed)
+
+# %% ../nbs/04_probes.ipynb #c743ecab
+def balanced(labels: Tensor, per_class: int, seed: int = 0) -> Tensor:
+    """Return indices of `per_class` random rows of every class; a class with fewer gives all that it has."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = check_labels(labels, len(labels)).cpu()
+    rows = [(labels == c).nonzero().flatten() for c in labels.unique()]
+    return torch.cat([r[torch.randperm(len(r), generator=generator)[:positive("per_class", per_class)]] for r in rows])
+
+
+def few_labels(
+    train_x: Tensor, train_y: Tensor | None, test_x: Tensor, test_y: Tensor | None,
+    fraction: float = 0.01,  # share of the train labels that the probe may see, spread evenly over the classes
+    seeds: Sequence[int] = (0, 1, 2, 3, 4), l2: float = 1e-3,  # one draw of labelled images each; as in linear_predict
+) -> list[float]:
+    """Return the linear probe's test accuracy for each seed's draw of labelled images (at least one per class)."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: got {fraction}, expected a share in (0, 1], such as 0.01 or 0.1.")
+    classes, _ = _classes(train_y, len(check_features(train_x, "train features")), "train")
+    per_class = max(1, round(fraction * len(train_x) / len(classes)))
+    draws = [balanced(train_y, per_class, seed).to(train_x.device) for seed in seeds]
+    return [linear_probe(train_x[rows], train_y.to(train_x.device)[rows], test_x, test_y, l2) for rows in draws]
+
+# %% ../nbs/04_probes.ipynb #820e277a
+class FineTuned(NamedTuple):
+    """Test accuracy after fine-tuning, and the tuned copy of the backbone."""
+    accuracy: float
+    backbone: nn.Module
+
+# %% ../nbs/04_probes.ipynb #565c2e0e
+def fine_tune(
+    backbone: nn.Module,  # (B,C,H,W) → (B,d); a copy is tuned
+    train: Images, test: Images, views: Views,  # both views of an image are training inputs
+    *, steps: int = 200, batch: int = 128, lr: float = 0.05, seed: int = 0,  # choice: one short recipe for all tables
+) -> FineTuned:
+    """Return accuracy and net after supervised SGD (momentum 0.9, cosine lr) on all weights and a linear head.
+
+    The last step is the one reported. Frozen against tuned: what the weights offer as they are, and as a start."""
+    net, x = copy.deepcopy(backbone), check_features(_embed(backbone, train[:2], views), "backbone features")
+    classes, index = (t.to(x.device) for t in _classes(train.labels, len(train), "train"))
+    weight, bias = (x.new_zeros(n, len(classes), requires_grad=True) for n in (x.shape[1], 1))  # of the head
+    generator = torch.Generator(x.device).manual_seed(seed)
+    optimiser = torch.optim.SGD([*net.train().parameters(), weight, bias], lr=lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, positive("steps", steps))
+    for _ in range(steps):
+        rows = torch.randint(len(train), (positive("batch", batch),), generator=generator, device=x.device)
+        x1, x2 = views(train.pixels[rows.to(train.pixels.device)].to(x.device), generator)
+        optimiser.zero_grad()
+        F.cross_entropy(net(torch.cat([x1, x2])) @ weight + bias, index[rows].repeat(2)).backward()
+        optimiser.step()
+        schedule.step()
+    logits = _embed(net, test, views) @ weight + bias
+    return FineTuned(_accuracy(classes[logits.argmax(1)], test.labels), net.eval())
+
+# %% ../nbs/04_probes.ipynb #28dfaa48
+CIRCULAR = {"angle": math.pi, "phase": 1.0}  # period: a stripe turned by π, or moved by one cycle, is itself
+
+
+def _r2(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2: float) -> float:
+    """Return held-out R² of ridge regression (closed form) on standardised x; columns of y share one R²."""
+    x, x_test = _standardise(train_x, test_x)
+    y, y_test = train_y.to(x), test_y.to(x)
+    mean = y.mean(0)
+    gram = x.T @ x / len(x) + l2 * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    weight = torch.linalg.solve(gram, x.T @ (y - mean) / len(x))
+    residual = y_test - mean - x_test @ weight
+    return (1 - residual.square().sum() / (y_test - y_test.mean(0)).square().sum()).item()
+
+# %% ../nbs/04_probes.ipynb #b5fa40d2
+def factor_probe(
+    train_x: Tensor, train_images: Images, test_x: Tensor, test_images: Images,
+    l2: float = 1e-3,  # as in linear_predict, for ridge and logistic alike
+) -> dict[str, float]:
+    """Return {factor: score}: held-out ridge R² of each generating factor, and linear accuracy for 'class'.
+
+    A circular factor (see CIRCULAR) is regressed as its sine and cosine. R² is 1 for a perfect read-out, about 0
+    for none, and may be negative. A factor that does not vary is left out. ValueError for images without factors."""
+    if not train_images.factors:
+        raise ValueError(f"factors: image set {train_images.name!r} has none; only made images (textures) have them.")
+    scores = {}
+    for name in train_images.factors:
+        train_y, test_y = train_images.factors[name], test_images.factors[name]
+        if not train_y.is_floating_point() or (test_y == test_y[:1]).all():
+            continue
+        if name in CIRCULAR:
+            turn = 2 * math.pi / CIRCULAR[name]
+            train_y, test_y = (torch.stack([(turn * y).sin(), (turn * y).cos()], -1) for y in (train_y, test_y))
+        scores[name] = _r2(train_x, train_y.reshape(len(train_y), -1), test_x, test_y.reshape(len(test_y), -1), l2)
+    if train_images.labels is not None and (train_images.labels != train_images.labels[0]).any():
+        scores["class"] = linear_probe(train_x, train_images.labels, test_x, test_images.labels, l2)
+    return scores
+
+# %% ../nbs/04_probes.ipynb #c609177e
+class Transfer(NamedTuple):
+    """Accuracies in [0, 1] of frozen features on a set that the network never saw."""
+    knn: float
+    linear: float
+
+
+def transfer(
+    model: nn.Module, train_images: Images, test_images: Images, views: Views, *,
+    layer: str = "backbone", k: int = 200,  # as in features; as in knn: at most the number of train images
+) -> Transfer:
+    """Return kNN and linear accuracy of the frozen `model` on other images: unseen classes, or another data set."""
+    train_x, test_x = (features(model, images, views, layer=layer) for images in (train_images, test_images))
+    data = train_x, train_images.labels, test_x, test_images.labels
+    return Transfer(knn(*data, k), linear_probe(*data))
