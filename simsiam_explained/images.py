@@ -20,8 +20,8 @@ from .checks import check_labels, one_of, positive
 from .files import fetch, find_images, open_npz, read_images, read_npz
 
 # %% auto #0
-__all__ = ['TEXTURES', 'Images', 'from_tensor', 'textures', 'digits', 'cache_dir', 'cifar10', 'cifar100', 'stl10', 'from_npz',
-           'from_folder', 'load_images']
+__all__ = ['TEXTURES', 'Images', 'from_tensor', 'textures', 'digits', 'from_npz', 'from_folder', 'cache_dir', 'cifar10',
+           'cifar100', 'stl10', 'load_images']
 
 # %% ../nbs/01_images.ipynb #720e7c4c
 @dataclass(frozen=True, eq=False)
@@ -246,31 +246,6 @@ def _resized(images: Images, size: int) -> Images:
              for part in images.pixels[:, :, top:top + side, left:left + side].split(1000)]
     return replace(images, pixels=torch.cat(small))
 
-# %% ../nbs/01_images.ipynb #2c8e2132
-def cache_dir() -> Path:
-    """Return the folder for downloaded sets: $SIMSIAM_EXPLAINED_DATA, or ~/.cache/simsiam_explained."""
-    return Path(os.environ.get("SIMSIAM_EXPLAINED_DATA") or Path.home() / ".cache" / "simsiam_explained")
-
-
-def cifar10(split: str = "train", root=None, device="cpu") -> Images:
-    """Return CIFAR-10 (50,000 train, 10,000 test; 3×32×32; 10 classes) from the cache, else from the network."""
-    return _downloaded("cifar10", one_of("split", split, ["train", "test"]), root, device)
-
-
-def cifar100(split: str = "train", root=None, device="cpu") -> Images:
-    """Return CIFAR-100 (50,000 train, 10,000 test; 3×32×32; 100 classes) from the cache, else from the network."""
-    return _downloaded("cifar100", one_of("split", split, ["train", "test"]), root, device)
-
-
-def stl10(split: str = "train", root=None, device="cpu") -> Images:
-    """Return STL-10 (5,000 train, 8,000 test, 100,000 unlabeled; 3×96×96) from the cache, else from the network."""
-    return _downloaded("stl10", one_of("split", split, ["train", "test", "unlabeled"]), root, device)
-
-# %% ../nbs/01_images.ipynb #46c7376f
-def _downloaded(name: str, split: str, root, device) -> Images:
-    """A named torchvision set from its .npz in `root` (None = `cache_dir()`), which a download fills once."""
-    return from_npz(fetch(name, split, Path(root) if root else cache_dir()), device=device, name=name)
-
 # %% ../nbs/01_images.ipynb #4d1b9ad7
 def from_npz(path, split: str = "train", device="cpu", name: str | None = None) -> Images:
     """Return one split of an .npz file of arrays (pickles are refused); ValueError or KeyError says what does not fit.
@@ -301,6 +276,31 @@ def from_folder(
     classes = tuple(classes) or tuple(sorted(set(tops)))
     labels = [classes.index(one_of(f"{path}: sub-folder", top, classes)) for top in tops]
     return from_tensor(pixels, labels, classes, name=Path(path).name).to(device)
+
+# %% ../nbs/01_images.ipynb #2c8e2132
+def cache_dir() -> Path:
+    """Return the folder for downloaded sets: $SIMSIAM_EXPLAINED_DATA, or ~/.cache/simsiam_explained."""
+    return Path(os.environ.get("SIMSIAM_EXPLAINED_DATA") or Path.home() / ".cache" / "simsiam_explained")
+
+
+def cifar10(split: str = "train", root=None, device="cpu") -> Images:
+    """Return CIFAR-10 (50,000 train, 10,000 test; 3×32×32; 10 classes) from the cache, else from the network."""
+    return _downloaded("cifar10", one_of("split", split, ["train", "test"]), root, device)
+
+
+def cifar100(split: str = "train", root=None, device="cpu") -> Images:
+    """Return CIFAR-100 (50,000 train, 10,000 test; 3×32×32; 100 classes) from the cache, else from the network."""
+    return _downloaded("cifar100", one_of("split", split, ["train", "test"]), root, device)
+
+
+def stl10(split: str = "train", root=None, device="cpu") -> Images:
+    """Return STL-10 (5,000 train, 8,000 test, 100,000 unlabeled; 3×96×96) from the cache, else from the network."""
+    return _downloaded("stl10", one_of("split", split, ["train", "test", "unlabeled"]), root, device)
+
+# %% ../nbs/01_images.ipynb #46c7376f
+def _downloaded(name: str, split: str, root, device) -> Images:
+    """A named torchvision set from its .npz in `root` (None = `cache_dir()`), which a download fills once."""
+    return from_npz(fetch(name, split, Path(root) if root else cache_dir()), device=device, name=name)
 
 # %% ../nbs/01_images.ipynb #ca0a50d4
 def load_images(
@@ -345,7 +345,7 @@ def _both_splits(what, size: int | None) -> tuple[Images, Images | None]:
         return train, from_folder(path / "test", size or 32, classes=train.classes)
     raise ValueError(one_of("images", str(what), ["textures", "digits", *_NAMED, "FILE.npz", "FOLDER"]))
 
-
+# %% ../nbs/01_images.ipynb #6c061654
 def _at_most(images: Images, n: int | None, size: int | None, seed: int) -> Images:
     """The images resampled to `size`, and `n` of them by chance where there are more."""
     images = images if n is None or n >= len(images) else images.split(n, seed)[0]
