@@ -8,7 +8,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from simsiam_explained import files
+from simsiam_explained import files, images as images_module
 from simsiam_explained.images import (TEXTURES, Images, cache_dir, cifar10, cifar100, digits, from_folder, from_npz,
                                       from_tensor, load_images, stl10, textures)
 
@@ -67,6 +67,7 @@ def test_from_tensor_keeps_bytes_and_scales_floats(device):
     assert torch.equal(from_tensor(pixels).pixels, pixels)
     for dtype in (torch.float32, torch.float64):
         assert torch.equal(from_tensor(pixels.to(dtype) / 255).pixels, pixels)      # every byte comes back
+    assert from_tensor(torch.full((1, 1, 2, 2), 0.999, device=device)).pixels.unique().tolist() == [255]  # nearest byte
     images = from_tensor(pixels, labels=[0, 2, 1, 0, 2], classes="abc", factors={"t": torch.arange(5.)}, name="mine")
     assert images.shape == (3, 6, 4) and images.classes == ("a", "b", "c") and images.name == "mine"
     assert images.labels.dtype == torch.int64 and images.labels.device.type == device.type
@@ -153,7 +154,10 @@ def test_every_class_is_a_pattern_and_no_two_are_alike():
     assert gaps.min() > 0.03
 
 
-def test_stripes_are_drawn_at_their_frequency_and_angle():
+@pytest.mark.parametrize("along, turned", [("u", 0), ("v", math.pi / 2)])
+def test_stripes_are_drawn_at_their_frequency_and_angle(monkeypatch, along, turned):
+    if along == "v":
+        monkeypatch.setitem(images_module._PATTERNS, "stripes", lambda u, v: torch.sin(2 * math.pi * v))
     images = textures(64, classes=("stripes",), seed=1)
     f, x = images.factors, images.pixels[:, 0].float()
     power = torch.fft.fft2(x - x.mean((1, 2), keepdim=True), s=(256, 256)).abs()[:, :, :128]
@@ -161,7 +165,7 @@ def test_stripes_are_drawn_at_their_frequency_and_angle():
     rows, columns = peak // 128, peak % 128
     fy, fx = torch.where(rows > 128, rows - 256, rows) / 8, columns / 8             # cycles a side: 32 · k / 256
     assert torch.hypot(fx, fy) == pytest.approx(f["frequency"].numpy(), abs=0.3)
-    turn = torch.atan2(fy, fx) - f["angle"]
+    turn = torch.atan2(fy, fx) - f["angle"] - turned
     assert (turn - math.pi * torch.round(turn / math.pi)).abs().max() < 0.1
 
 
@@ -276,7 +280,7 @@ def test_a_damaged_npz_member_is_named(tmp_path):
         from_npz(path)
 
 
-def test_save_npz_writes_whole_or_not_at_all(tmp_path):
+def test_save_npz_writes_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     files.save_npz(path, images=PIXELS)
 
@@ -285,7 +289,15 @@ def test_save_npz_writes_whole_or_not_at_all(tmp_path):
             raise OSError("disk full")
     with pytest.raises(OSError, match="disk full"):
         files.save_npz(path, images=Broken())
-    assert np.array_equal(np.load(path)["images"], PIXELS) and [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+    def power_cut(*_):
+        raise OSError("power cut")
+    monkeypatch.setattr(files.os, "replace", power_cut)
+    with pytest.raises(OSError, match="power cut"):
+        files.save_npz(path, images=PIXELS[:1])
+    with np.load(path) as old:
+        assert np.array_equal(old["images"], PIXELS) and [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
 # --- folders
