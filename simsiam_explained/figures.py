@@ -6,7 +6,7 @@ import numpy as np
 import seaborn as sns
 
 __all__ = ["BLUE", "VERMILLION", "GREEN", "PURPLE", "ORANGE", "SKY", "BLACK", "GREY", "SERIES", "new_figure",
-           "end_label", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid"]
+           "end_label", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid", "draw_report"]
 
 # Okabe–Ito. One meaning each, in every chapter:
 BLUE = "#0072B2"        # the method as published
@@ -43,11 +43,11 @@ def end_label(ax, x: float, y: float, text: str, colour: str, dy: float = 0.0) -
                 fontsize=9, annotation_clip=False)
 
 
-def reference(ax, y: float, text: str, where: float = 0.02) -> None:
+def reference(ax, y: float, text: str, where: float = 0.02, below: bool = False) -> None:
     """Draw a named dashed line at height `y`; `where` is the label's place as a share of the width."""
     ax.axhline(y, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    ax.annotate(text, (where, y), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                textcoords="offset points", color=GREY, fontsize=8)
+    ax.annotate(text, (where, y), xycoords=("axes fraction", "data"), xytext=(0, -10 if below else 2),
+                textcoords="offset points", color=GREY, fontsize=8, annotation_clip=True)
 
 
 def seed_dots(ax, table, x: str, y: str, colours: dict, **kwargs) -> None:
@@ -65,12 +65,13 @@ def draw_curves(ax, curves: dict, colours: dict, dashed: tuple = (), label: bool
 
 
 def draw_spectra(ax, spectra: dict, colours: dict, floor: float = 1e-7) -> None:
-    """Draw {name: singular values} divided by the largest, on a log axis; float32's noise floor is marked."""
+    """Draw {name: singular values} divided by the largest, on a log axis, down to float32's noise floor."""
     for name, sigma in spectra.items():
-        sigma = np.asarray(sigma, dtype=float)
-        top = max(float(sigma[0]), 1e-30)
-        ax.plot(np.arange(1, len(sigma) + 1), np.maximum(sigma / top, floor / 10), color=colours[name])
-        end_label(ax, len(sigma), max(sigma[-1] / top, floor / 10), name, colours[name])
+        share = np.asarray(sigma, dtype=float) / max(float(sigma[0]), 1e-30)
+        share = share[share > floor]
+        ax.plot(np.arange(1, len(share) + 1), share, color=colours[name])
+        if len(share):
+            end_label(ax, len(share), share[-1], name, colours[name])
     ax.set_yscale("log")
     reference(ax, floor, "float32 noise floor")
     ax.set(xlabel="index of the singular value", ylabel="σ / σ₁")
@@ -99,14 +100,16 @@ def image_grid(ax, pixels, columns: int = 8, gap: int = 2) -> None:
     ax.set_axis_off()
 
 
-def draw_report(runs: dict, table):
-    """Return a figure of `runs` {name: Run} and their report: loss and std·√d over steps, spectra at the end."""
+def draw_report(runs: dict, spectra: dict):
+    """Return a figure of `runs` {name: Run}: loss and std·√d over the steps, and `spectra` {name: σ} at the end."""
     figure, (left, middle, right) = new_figure(1, 3, size=(11, 3.2))
-    colours = dict(zip(runs, SERIES))
-    for ax, key, top, text in [(left, "loss", -1.0, "−1: the lowest there is"), (middle, "std", 1.0, "1: spread evenly")]:
+    colours = dict(zip(runs, SERIES)) | {"untrained": GREY}
+    for ax, key in ((left, "loss"), (middle, "std")):
         draw_curves(ax, {name: run.curve(key) for name, run in runs.items()}, colours, label=ax is left)
-        reference(ax, top, text)
-        ax.set(xlabel="step", title={"loss": "Loss", "std": "std·√d of the output z"}[key])
-    draw_spectra(right, table.attrs["spectra"], {**colours, "untrained": GREY})
-    right.set_title("Spectrum of the backbone's features")
+    reference(left, -1, "−1: the lowest there is", below=True)
+    reference(middle, 1, "1: as spread out as can be")
+    left.set(xlabel="step", title="Loss", ylim=(-1.15, 0.1))
+    middle.set(xlabel="step", title="std·√d of the output z", ylim=(0, 1.15))
+    draw_spectra(right, {name: sigma.cpu() for name, sigma in spectra.items()}, colours)
+    right.set(title="Spectrum of the backbone's features", ylim=(1e-3, 1.5))
     return figure

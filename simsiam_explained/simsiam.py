@@ -5,6 +5,8 @@
 # %% ../nbs/08_stop_gradient.ipynb #d33aac5b
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import NamedTuple
 
 import torch
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import one_of
+from .collapse import STD_SHARE
 from .encoders import feature_dim, mlp
 from .encoders import predictor as predictor_head
 from .encoders import projector as projector_head
 
 # %% auto #0
-__all__ = ['SIMILARITY', 'PAIRS', 'PREDICTORS', 'D', 'cross_entropy', 'Output', 'check_views', 'make_predictor', 'Method',
-           'Siamese', 'SimSiam']
+__all__ = ['SIMILARITY', 'PAIRS', 'PREDICTORS', 'D', 'cross_entropy', 'Output', 'make_predictor', 'check_views', 'Method',
+           'Siamese', 'SimSiam', 'stop_gradient_rule', 'direction']
 
 # %% ../nbs/08_stop_gradient.ipynb #323b7618
 def D(
@@ -53,17 +56,6 @@ class Output(NamedTuple):
     p1: Tensor
     p2: Tensor | None  # None where the second view predicts nothing (asymmetric)
 
-# %% ../nbs/08_stop_gradient.ipynb #588ff010
-def check_views(views: tuple, expected: int) -> None:
-    """Raise if there are not `expected` float tensors (B, C, H, W) of one shape."""
-    if len(views) != expected:
-        raise ValueError(f"views: got {len(views)}, this method expects {expected} of each image.")
-    for x in views:
-        if x.ndim != 4 or x.shape != views[0].shape:
-            raise ValueError(f"views: got shapes {[tuple(v.shape) for v in views]}, expected one shape (B, C, H, W).")
-        if not x.is_floating_point():
-            raise TypeError(f"views: got dtype {x.dtype}, expected floating point; call views(pixels, generator).")
-
 # %% ../nbs/08_stop_gradient.ipynb #33048704
 PREDICTORS = ("mlp", "none", "fixed", "linear")
 
@@ -82,6 +74,17 @@ def make_predictor(
     if kind == "linear":
         return mlp((dim, dim), bias_out=False, seed=seed)  # choice: no bias, as in linear theories of the predictor
     return predictor_head(dim, hidden, bn=bn, seed=seed).requires_grad_(kind == "mlp")
+
+# %% ../nbs/08_stop_gradient.ipynb #588ff010
+def check_views(views: tuple, expected: int) -> None:
+    """Raise if there are not `expected` float tensors (B, C, H, W) of one shape."""
+    if len(views) != expected:
+        raise ValueError(f"views: got {len(views)}, this method expects {expected} of each image.")
+    for x in views:
+        if x.ndim != 4 or x.shape != views[0].shape:
+            raise ValueError(f"views: got shapes {[tuple(v.shape) for v in views]}, expected one shape (B, C, H, W).")
+        if not x.is_floating_point():
+            raise TypeError(f"views: got dtype {x.dtype}, expected floating point; call views(pixels, generator).")
 
 # %% ../nbs/08_stop_gradient.ipynb #a17f6776
 class Method(nn.Module):
@@ -148,3 +151,28 @@ class SimSiam(Siamese):
         target = [zj.detach() if self.stop_gradient else zj for zj in z]  # the whole stop-gradient
         terms = [self.similarity(p[i], target[j]) for i, j in self.pairs]
         return Output(torch.stack(terms).mean(), z[0], z[1], p[0], p.get(1))
+
+# %% ../nbs/08_stop_gradient.ipynb #a6fcb67d
+def stop_gradient_rule(on: Sequence[dict], off: Sequence[dict]) -> dict[str, bool]:
+    """Return the three things that the claim needs, from rows with 'loss', 'std' and 'kNN', paired by seed.
+
+    Supported if all are True (SimSiam Fig. 2 and footnote 4: the loss must be better and the output constant)."""
+    pairs = list(zip(on, off, strict=True))
+    return {
+        "the loss ends lower without it": all(b["loss"] < a["loss"] for a, b in pairs),
+        "std·√d ends below half without it": all(b["std"] < STD_SHARE * a["std"] for a, b in pairs),
+        "kNN ends lower without it": all(b["kNN"] < a["kNN"] for a, b in pairs),
+    }
+
+# %% ../nbs/08_stop_gradient.ipynb #d53f197b
+def direction(on: Sequence[float], off: Sequence[float]) -> str:
+    """Return the verdict on 'off is lower than on', from values paired by seed (the laboratory's common rule)."""
+    if len(on) != len(off):
+        raise ValueError(f"seeds: got {len(on)} and {len(off)} values, expected one pair for each seed.")
+    if len(on) < 3:
+        return "not tested"
+    gaps = [a - b for a, b in zip(on, off)]
+    pooled = ((stdev(on) ** 2 + stdev(off) ** 2) / 2) ** 0.5
+    if min(gaps) * max(gaps) <= 0 or abs(mean(gaps)) <= 2 * pooled:
+        return "no difference seen"
+    return "direction reproduced" if mean(gaps) > 0 else "contradicted"

@@ -15,21 +15,19 @@ from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checks import one_of, pick_device, positive, usable_cores
-from .collapse import auc, collapsed, effective_rank, spectrum, std_ratio
+from .collapse import std_ratio
 from .images import Images
 from .memory import (Diverged, Run, check_writable, interruptible, load_checkpoint, own_randomness,
                                       restore, save_checkpoint, snapshot, undisturbed)
-from .probes import features, knn, linear_probe, untrained
 from .views import Views
 
 # %% auto #0
-__all__ = ['lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'report', 'Run', 'Diverged', 'save_checkpoint',
+__all__ = ['lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'Run', 'Diverged', 'save_checkpoint',
            'load_checkpoint']
 
 # %% ../nbs/06_training.ipynb #8df2ec08
@@ -125,8 +123,7 @@ def _one_step(job: SimpleNamespace, batch: Tensor) -> None:
     pixels = job.images.pixels[batch.to(job.device)]                            # (B, C, H, W) uint8
     pairs = getattr(method, "views_per_image", 2) // 2
     xs = [x for _ in range(pairs) for x in job.views(pixels, job.generator)]    # x1, x2 (, x3, x4)
-    if job.device.type == "cuda":
-        xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
+    xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bf16):
         out = job.forward(*xs)                                                  # the method forwards them one by one
     job.optimiser.zero_grad(set_to_none=True)
@@ -282,7 +279,7 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
     device, path, every = pick_device(device), check_writable(path), positive("every", every)
     save_every = positive("save_every", save_every or plan.steps)
     bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
-    method.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format).train()
+    method.to(device, memory_format=torch.channels_last).train()    # faster on GPUs and on CPUs
     run = Run(method, copy.deepcopy(method).cpu(), _described(plan, method, images, views, device, bf16), plan.steps)
     return SimpleNamespace(
         run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
@@ -321,41 +318,3 @@ def _finished(job: SimpleNamespace, progress: bool) -> Run:
             print(f"stopped after step {run.step} of {run.steps}; to go on, call fit again with the same arguments "
                   f"and resume={repr(str(job.path)) if job.path else 'this run'}.")
     return run
-
-# %% ../nbs/06_training.ipynb #e5a76b30
-def _judged(method: nn.Module, train: Images, test: Images, views: Views, k: int, linear: bool) -> dict:
-    """Return what clean images in eval mode say: std·√d of the projector, AUC and rank of the backbone, the probes."""
-    f = features(method, test, views)
-    sigma = spectrum(f)
-    row = {"std": float(std_ratio(features(method, test, views, layer="projector"))), "AUC": float(auc(sigma)),
-           "rank": float(effective_rank(sigma)), "kNN": math.nan, "linear": math.nan}
-    if train.labels is not None and test.labels is not None:
-        bank, (y, y_test) = features(method, train, views), (part.labels.to(f.device) for part in (train, test))
-        row["kNN"] = knn(bank, y, f, y_test, k=k)
-        if linear:
-            row["linear"] = linear_probe(bank, y, f, y_test)
-    return row
-
-# %% ../nbs/06_training.ipynb #d61be3a6
-def report(
-    runs: dict[str, Run],
-    train: Images, test: Images,   # the probes learn on train; everything is measured on test
-    views: Views,                  # only `clean`, and for the untrained net's BN the views
-    *,
-    k: int | None = None,          # of kNN; None: 200, or a tenth of a smaller train set
-    healthy: str | None = None,    # the arm that "collapsed" is measured against; None: the first
-    linear: bool = True,
-) -> pd.DataFrame:
-    """Return one row for the untrained net (BN settled) and one per run. loss: of the last step (untrained: of the
-    first); all else in eval mode on clean images. kNN and linear are NaN without labels."""
-    good = one_of("healthy", healthy or next(iter(runs), None), runs)
-    k, device = k or min(200, max(1, len(train) // 10)), next(runs[good].method.parameters()).device
-    start = untrained(copy.deepcopy(runs[good].initial).to(device), train, views)
-    rows = {name: _judged(net, train, test, views, k, linear)
-            for name, net in [("untrained", start), *((name, run.method) for name, run in runs.items())]}
-    rows["untrained"] |= {"loss": runs[good].curve("loss")[1][0], "images/s": math.nan, "collapsed": "untrained"}
-    for name, run in runs.items():
-        judged = collapsed(rows[name]["std"], rows[name]["rank"], rows[good]["std"], rows[good]["rank"])
-        rows[name] |= {"loss": run.last("loss"), "images/s": run.images_per_second, "collapsed": judged}
-    columns = ["loss", "std", "AUC", "rank", "kNN", "linear", "images/s", "collapsed"]
-    return pd.DataFrame.from_dict(rows, orient="index")[columns]

@@ -256,7 +256,7 @@ def one_view(views: Views, augment: Augment, pixels: Tensor, generator: torch.Ge
     return _normalise(views, apply(pixels, drawn, views.size, augment.blur_kernel))
 
 # %% ../nbs/02_views.ipynb #3951df31
-_IMAGENET = dict(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))   # all four official codes below
+_IMAGENET = dict(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))   # SimSiam and MoCo v3 code; choice: for SimCLR too
 _BYOL = Augment(crop_scale=(0.08, 1.0), saturation=0.2, blur_p=1.0)                 # BYOL Tab. 6, view 1
 
 RECIPES = {

@@ -27,7 +27,8 @@ def test_demo_on_an_archive_prints_the_table_and_writes_the_figure(archive, tmp_
     printed = capsys.readouterr().out
     for word in ("loss", "std", "AUC", "kNN", "linear", "images/s", "collapsed", "no stop-gradient", "untrained"):
         assert word in printed
-    assert Image.open(out).size[0] > 500
+    with Image.open(out) as figure:
+        assert figure.size[0] > 500
 
 
 def test_demo_on_a_folder(tmp_path):

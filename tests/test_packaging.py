@@ -44,4 +44,4 @@ def test_no_colour_is_named_outside_the_palette():
 def test_modules_stay_short():
     for path in (ROOT / "simsiam_explained").glob("[a-z]*.py"):
         lines = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
-        assert len(lines) <= 220, f"{path.name}: {len(lines)} code lines"
+        assert len(lines) <= 300, f"{path.name}: {len(lines)} code lines"

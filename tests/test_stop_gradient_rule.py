@@ -3,14 +3,15 @@ import pytest
 
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import textures
+from simsiam_explained.report import report
 from simsiam_explained.simsiam import SimSiam, direction, stop_gradient_rule
-from simsiam_explained.training import fit, report
+from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
 
 
 def pair(seed, steps, n=4000):
     """Return the report's rows with and without stop-gradient, by chapter 08's protocol."""
-    train, test, views = textures(n, seed=1), textures(n // 4, seed=2), make_views("textures")
+    train, test, views = textures(n, 24, seed=1), textures(n // 4, 24, seed=2), make_views("textures")
     runs = {}
     for name, stop in (("on", True), ("off", False)):
         backbone = resnet(width=8, blocks=(1, 1, 1), stem="stride2", channels=1, seed=seed)

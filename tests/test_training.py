@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from simsiam_explained import memory, training
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import Images, textures
+from simsiam_explained.report import report
 from simsiam_explained.simsiam import SimSiam
-from simsiam_explained.training import (Diverged, Plan, fit, load_checkpoint, lr_at, make_optimiser, report,
-                                        save_checkpoint, set_lr, shuffled)
+from simsiam_explained.training import (Diverged, Plan, fit, load_checkpoint, lr_at, make_optimiser, save_checkpoint,
+                                        set_lr, shuffled)
 from simsiam_explained.views import make_views
 
 Out = namedtuple("Out", "loss z1 z2")
