@@ -34,7 +34,8 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
         backbone = resnet(width, (1, 1, 1), stem="stride2", channels=train.shape[0], seed=seed)
         method = SimSiam(backbone, stop_gradient=stop_gradient, dim=256, layers=2, seed=seed)
         # deviation: base lr 0.2, not the paper's 0.05, because 300 steps must do the work of 100 epochs
-        runs[name] = fit(method, train, views, steps=steps, batch=min(256, len(train)), base_lr=0.2, seed=seed, device=device)
+        runs[name] = fit(method, train, views, steps=steps, batch=min(256, len(train)), base_lr=0.2, seed=seed, every=10,
+                         device=device)
         if runs[name].status != "done":
             raise KeyboardInterrupt
     bank, queries = train[:BANK], test[:BANK]
@@ -83,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("simsiam-explained: interrupted; no table and no figure were made", file=sys.stderr)
         return 130
-    print(f"\n{table.to_string()}\n\nfigure: {options['out']}")
+    table["images/s"] = [f"{speed:,.0f}" if speed == speed else "–" for speed in table["images/s"]]
+    print(f"\n{table.rename(columns={'std': 'std·√d'}).round(3).to_string()}\n\nfigure: {options['out']}")
     return 0
 
 

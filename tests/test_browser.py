@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]   # oth
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-PATIENCE = 240   # seconds for the whole chapter in test mode, on a slow machine
+PATIENCE = 120   # seconds for the whole chapter in test mode, on a slow machine
 
 
 @pytest.fixture
@@ -27,9 +27,15 @@ def lab(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {name: str(tmp_path / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+    own = {name: str(tmp_path / name.lower()) for name in (
+        "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "IPYTHONDIR")}
+    for plugin, setting in {"notebook-extension/tracker": {"windowingMode": "none"},   # cells out of sight stay in the page
+                            "apputils-extension/notification": {"fetchNews": "false"}}.items():
+        file = Path(own["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(setting))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
-               "--IdentityProvider.token=key", f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=None"]
+               "--IdentityProvider.token=key", f"--ServerApp.root_dir={tmp_path}"]
     log = open(tmp_path / "lab.log", "w")
     server = subprocess.Popen(command, env={**os.environ, **own, "IN_TEST": "1"}, stdout=log, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"
@@ -60,6 +66,7 @@ def test_the_slider_of_chapter_08_draws_another_sphere(lab, tmp_path):
         try:
             page.goto(f"{lab}/doc/tree/nbs/08_stop_gradient.ipynb?token=key&reset")
             page.wait_for_selector(".jp-Notebook", timeout=60_000)
+            page.wait_for_function("document.body.innerText.includes('| Idle')", timeout=60_000)   # the kernel is there
             page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
             page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
             slider = page.locator(".widget-slider .noUi-handle")

@@ -67,7 +67,7 @@ def slim(output) -> None:
     if "image/png" in output.get("data", {}):
         figure = Image.open(BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
         small, page = figure.quantize(256, dither=Image.Dither.NONE), BytesIO()
-        if max(ImageStat.Stat(ImageChops.difference(figure, small.convert("RGB"))).mean) < 1:   # of 255 levels
+        if max(ImageStat.Stat(ImageChops.difference(figure, small.convert("RGB"))).mean) < 4:   # of 255 levels: unseen
             small.save(page, format="PNG", optimize=True)
             output.data["image/png"] = base64.b64encode(page.getvalue()).decode()
 
@@ -89,25 +89,26 @@ def slow_cells(nb, limit: float = 3.0) -> list[str]:
 def execute(path: Path) -> None:
     """Run one chapter in a fresh kernel and store its clean outputs and its source hash."""
     from nbclient import NotebookClient
-    from nbdev.clean import clean_nb, nbdev_clean
+    from nbdev.clean import nbdev_clean
 
     nb = nbformat.read(path, as_version=4)
-    for cell in nb.cells:   # an exercise's hole is for the reader; nbclient skips this tag, clean_nb takes it off again
-        if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M):
-            cell.metadata["tags"] = ["skip-execution"]
+    holes = [cell for cell in nb.cells if re.search(r"^#\|\s*eval:\s*false", cell.source, re.M)]
+    for cell in holes:   # exercises and downloads are for the reader
+        cell.metadata["tags"] = ["skip-execution"]
     began = time.perf_counter()
     NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
     fault = complaint(nb)
     if fault:
         raise SystemExit(f"{path.name}: {fault}; the stored file is unchanged.")
     slow = slow_cells(nb)
+    for cell in holes:   # so that "Run All Cells" goes on behind an exercise that is not solved yet
+        cell.metadata["tags"] = ["raises-exception"]
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if kept(o)]
             for output in cell.outputs:
                 slim(output)
     nb.metadata.pop("widgets", None)
-    clean_nb(nb)
     nbformat.write(nb, path)
     nbdev_clean(str(path))
     with open(LEDGER, "a+") as file:   # one writer at a time
