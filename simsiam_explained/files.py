@@ -54,11 +54,14 @@ def save_npz(path: Path, **arrays: np.ndarray) -> None:
 @contextmanager
 def open_npz(path):
     """Open an .npz file in a `with`, pickles refused; FileNotFoundError or ValueError if it is none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; np.savez('FILE.npz', images=…, labels=…) makes one.")
     with open(path, "rb") as raw:
         try:
             file = np.load(raw, allow_pickle=False)
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: no readable .npz file ({error}); it may be cut off: copy it again.") from error
+            raise ValueError(f"{path}: no .npz file, or one that is cut off; copy it again, or write it with "
+                             "np.savez('FILE.npz', images=…, labels=…).") from error
         if isinstance(file, np.ndarray):
             raise ValueError(f"{path}: a single array, expected an .npz; use np.savez('FILE.npz', images=…, labels=…).")
         with file:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -90,7 +89,7 @@ def from_tensor(
     """Return the Images of a tensor, on its device; TypeError or ValueError names what does not fit."""
     pixels = _bytes(_checked_shape(pixels))
     if labels is not None:
-        labels = check_labels(torch.as_tensor(labels, device=pixels.device), len(pixels)).long()
+        labels = check_labels(_numbers(labels, pixels.device), len(pixels)).long()
         classes = tuple(map(str, classes)) or tuple(map(str, range(int(labels.max()) + 1)))
         if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, expected 0 to "
@@ -114,6 +113,15 @@ def _checked_shape(pixels: Tensor) -> Tensor:
         last = " The channels seem to be last: use pixels.permute(0, 3, 1, 2)." if pixels.shape[3] in (1, 3) else ""
         raise ValueError(f"pixels: got {pixels.shape[1]} channels in {tuple(pixels.shape)}, expected 1 or 3.{last}")
     return pixels
+
+
+def _numbers(labels, device) -> Tensor:
+    """`labels` as a tensor; TypeError if they are no numbers."""
+    try:
+        return torch.as_tensor(labels, device=device)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"labels: got {labels[0]!r} as the first, expected whole numbers; from names: "
+                        "classes, labels = np.unique(names, return_inverse=True).") from error
 
 
 def _bytes(pixels: Tensor) -> Tensor:
@@ -313,6 +321,9 @@ def load_images(
 ) -> tuple[Images, Images]:
     """Return (train, test). What has no test part is split 80 : 20, always alike; ValueError for an unknown name."""
     n = None if n is None else positive("n", n)
+    if not isinstance(what, (str, os.PathLike)):
+        raise TypeError(f"images: got {type(what).__name__}, expected a name, a file or a folder; from_tensor takes "
+                        "pixels.")
     if what == "textures":
         count = n or 8_000
         images = textures(count + max(1, count // 4), size or 32, seed=seed)

@@ -209,7 +209,9 @@ def _check_views(views: Views) -> None:
         positive("size", views.size)
     for name in ("mean", "std"):
         value = getattr(views, name)
-        if not isinstance(value, (tuple, list)) or len(value) not in (1, 3) or (name == "std" and min(value) <= 0):
+        low = 0.0 if name == "std" else float("-inf")
+        ok = isinstance(value, (tuple, list)) and len(value) in (1, 3)
+        if not ok or not all(low < v < float("inf") for v in value):                  # NaN fails both
             raise ValueError(f"{name}: got {value!r}, expected 1 or 3 numbers{' above 0' if name == 'std' else ''}.")
 
 # %% ../nbs/02_views.ipynb #0f914358
@@ -282,7 +284,7 @@ def make_views(
     views = RECIPES[one_of("views", name, RECIPES)]
     outer = {f.name for f in dataclasses.fields(Views)}
     for key in changes:
-        one_of("change of the views", key, outer | {f.name for f in dataclasses.fields(Augment)})
+        one_of("change of the views", key, sorted(outer | {f.name for f in dataclasses.fields(Augment)}))
     inner = {k: v for k, v in changes.items() if k not in outer}
     views = dataclasses.replace(views, **{k: v for k, v in changes.items() if k in outer})
     return dataclasses.replace(views, first=dataclasses.replace(views.first, **inner),

@@ -93,6 +93,8 @@ def test_from_tensor_refuses(pixels, error, says):
 @pytest.mark.parametrize("given, error, says", [
     ({"labels": [0, 1]}, ValueError, "2 for 3 images"), ({"labels": [0.0, 1.0, 1.0]}, TypeError, "float32"),
     ({"labels": [0, 1, -1]}, ValueError, "-1 to 1"),
+    ({"labels": ["cat", "dog", "cat"]}, TypeError, "'cat' as the first.*np.unique"),
+    ({"labels": np.array(["cat", "dog", "cat"])}, TypeError, "'cat'.*np.unique"),
     ({"labels": [0, 1, 2], "classes": ["a", "b"]}, ValueError, "0 to 2"),
     ({"factors": {"angle": torch.zeros(2)}}, ValueError, "'angle' has 2 rows for 3 images")])
 def test_labels_and_factors_must_fit(given, error, says):
@@ -237,8 +239,12 @@ def test_npz_layouts_dtypes_and_missing_labels(tmp_path, device):
 
 def test_npz_refuses(tmp_path):
     good = write(tmp_path / "good.npz", images=PIXELS, labels=LABELS)
-    with pytest.raises(FileNotFoundError, match="none.npz"):
+    with pytest.raises(FileNotFoundError, match="none.npz: no such file; np.savez"):
         from_npz(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="text.npz: no .npz file") as foreign:
+        from_npz(tmp_path / "text.npz")
+    assert "unsafely" not in str(foreign.value)          # numpy's advice to unpickle is no remedy
     with pytest.raises(ValueError, match="'trian'.*Did you mean 'train'"):
         from_npz(good, "trian")
     with pytest.raises(KeyError, match="no test images among the keys images, labels"):
@@ -516,15 +522,17 @@ def test_load_images_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("what, says", [("texture", "Did you mean 'textures'"), ("cifar-10", "Did you mean 'cifar10'"),
-                                        ("no/such/folder", "'FOLDER'"), (3, "'FILE.npz'")])
+                                        ("no/such/folder", "'FOLDER'")])
 def test_load_images_refuses_unknown_names(what, says):
     with pytest.raises(ValueError, match=says):
         load_images(what)
 
 
-def test_load_images_refuses_no_images():
+def test_load_images_refuses_no_images_and_no_name():
     with pytest.raises(ValueError, match="n: got 0"):
         load_images(n=0)
+    with pytest.raises(TypeError, match="got ndarray.*from_tensor takes pixels"):
+        load_images(PIXELS)
 
 
 def test_the_type_is_public():

@@ -373,6 +373,7 @@ def test_ranges_that_make_no_sense_are_refused(field, value):
 @pytest.mark.parametrize("changes, error, words", [
     ({"size": 0}, ValueError, "size: got 0"), ({"size": 32.0}, TypeError, "size: got 32.0"),
     ({"mean": (0.5, 0.5)}, ValueError, "mean"), ({"std": (0.0,)}, ValueError, "above 0"),
+    ({"mean": (math.nan,)}, ValueError, "mean: got .nan"), ({"std": (math.inf,)}, ValueError, "std: got .inf"),
     ({"first": None}, TypeError, "first: got NoneType"), ({"second": "same"}, TypeError, "second: got str"),
 ])
 def test_views_that_cannot_be_are_refused(changes, error, words):
