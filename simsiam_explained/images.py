@@ -123,7 +123,7 @@ def _numbers(labels, device) -> Tensor:
         raise TypeError(f"labels: got {labels[0]!r} as the first, expected whole numbers; from names: "
                         "classes, labels = np.unique(names, return_inverse=True).") from error
 
-
+# %% ../nbs/01_images.ipynb #b16cfbde
 def _bytes(pixels: Tensor) -> Tensor:
     """uint8 pixels as they are, float ones in [0, 1] as round(255 · value); otherwise TypeError or ValueError."""
     if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
@@ -210,7 +210,7 @@ def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
 def _draw_factors(n: int, k: int, size: int, colour: bool, generator: torch.Generator) -> dict[str, Tensor]:
     """The causes of `n` textures of `k` classes, each drawn on its own."""
     rand = lambda low, high, *shape: low + (high - low) * torch.rand(n, *shape, generator=generator)
-    top = min(5.0, size / 6)            # choice: at least 6 pixels a cycle, so that nothing aliases
+    top = min(5.0, size / 6)            # choice: at least 6 pixels a cycle, against aliasing
     factors = {"class": (torch.arange(n) % k)[torch.randperm(n, generator=generator)],
                "frequency": rand(min(2.0, top / 2), top), "angle": rand(0, math.pi),
                "phase": rand(-0.5, 0.5, 2), "contrast": rand(0.4, 1)}

@@ -26,7 +26,7 @@ class TwoWeights:
     """The siamese network z = w·x, p = v·z on a signal of variance 1, and how it is trained."""
     stop_gradient: bool = True
     noise: float = 0.5         # σ², variance of the augmentation noise; choice: visible in a drawing
-    decay: float = 0.1         # η, weight decay; below 1 / (4 (1 + σ²)), the limit of Tian et al. 2021, §5.2's parabola
+    decay: float = 0.1         # η, weight decay; above 1 / (4 (1 + σ²)) all collapses: Tian et al. 2021, exercise 1
     predictor_lr: float = 1.0  # α_p, the predictor's learning rate over the encoder's
 
 

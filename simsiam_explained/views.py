@@ -30,7 +30,7 @@ class Augment:
     contrast: float = 0.4                             # the same
     saturation: float = 0.4                           # the same
     hue: float = 0.1                                  # shift of the hue circle, uniform in [−h, h], h ≤ 0.5
-    grey_p: float = 0.2                               # colours replaced by their luma
+    grey_p: float = 0.2                               # colours replaced by one grey value, the luma
     blur_p: float = 0.5                               # in the official code; the paper omits it
     blur_sigma: tuple[float, float] = (0.1, 2.0)      # pixels of the view, uniform
     blur_kernel: float = 0.1                          # kernel / side of the view (SimCLR App. A), made odd, ≥ 3
