@@ -41,7 +41,7 @@ def _show(control, draw: Callable, value_of: Callable):
     import matplotlib.pyplot as plt
     from IPython.display import display
 
-    image = widgets.Image(format="png")
+    image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start"))   # as large as it was drawn
 
     def redraw(_=None):
         from io import BytesIO
