@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import difflib
 import os
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 __all__ = ["one_of", "positive", "check_features", "check_labels", "check_pixels", "check_generator",
-           "quick", "pick_device", "usable_cores"]
+           "check_writable", "quick", "pick_device", "usable_cores"]
 
 
 def one_of(what: str, given: object, valid: Iterable[str]) -> str:
@@ -69,8 +71,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """Return the device for 'auto' (cuda if there is one), 'cpu' or 'cuda'."""
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """Return the device for 'auto' (cuda if there is one), 'cpu' or 'cuda'; otherwise ValueError."""
+    name = str(name)
     one_of("device", name.split(":")[0], ["auto", "cpu", "cuda"])
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,7 +85,8 @@ def pick_device(name: str = "auto") -> torch.device:
 def check_pixels(pixels: Tensor) -> Tensor:
     """Return `pixels` if they are a batch of uint8 images (B, C, H, W) of 1 or 3 channels; otherwise an error."""
     if not isinstance(pixels, Tensor):
-        raise TypeError(f"pixels: got {type(pixels).__name__}, expected a torch.Tensor (B, C, H, W) of uint8.")
+        raise TypeError(f"pixels: got {type(pixels).__name__}, expected a torch.Tensor (B, C, H, W) of uint8; "
+                        "of Images take .pixels.")
     if pixels.ndim != 4 or 0 in pixels.shape:
         raise ValueError(f"pixels: got shape {tuple(pixels.shape)}, expected a batch (B, C, H, W) with B ≥ 1; "
                          "one image needs pixels[None].")
@@ -104,3 +108,18 @@ def check_generator(generator: torch.Generator, device: torch.device) -> torch.G
         raise ValueError(f"generator: it is on {generator.device}, but the pixels are on {device}; "
                          f"use torch.Generator({str(device)!r}).manual_seed(seed).")
     return generator
+
+
+def check_writable(path: str | Path, what: str = "checkpoint") -> Path:
+    """Return `path` if a file can be written there; otherwise an OSError, before any time is spent."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError("it is read-only")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as fault:
+        raise type(fault)(f"{what}: cannot write {str(path)!r} ({fault.strerror or fault}); "
+                          "give a file in a folder that exists and is yours.") from None
+    return path

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from io import BytesIO
 from pathlib import Path
 
 __all__ = ["demo", "main"]
 
 ARMS = {"SimSiam": True, "no stop-gradient": False}  # name: stop_gradient
 BANK = 10_000  # choice: at most so many images are embedded for the report
+ENDINGS = (".jpg", ".pdf", ".png", ".svg")  # of the figure
 
 
 def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int = 0, device: str = "auto",
@@ -16,6 +18,7 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
     """Train SimSiam with and without stop-gradient on `images`; return (runs, report) and write one figure to `out`.
 
     `images` is what `load_images` takes: textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER."""
+    from .checks import check_writable, one_of, pick_device
     from .encoders import resnet
     from .figures import draw_report
     from .images import load_images
@@ -24,36 +27,32 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
     from .training import fit
     from .views import make_views
 
-    figure_path = writable(out)
+    one_of("--out: ending", Path(out).suffix, ENDINGS)
+    figure_path = check_writable(out, "--out")
+    pick_device(device)
     train, test = load_images(images, seed=seed, device="cpu")
     views = make_views("textures" if images in ("textures", "digits") else "cifar", size=train.shape[-1])
-    print(f"{train.name}: {len(train):,} images to learn from, {len(test):,} to test on, {train.shape}")
+    if min(len(train), len(test)) < 2:
+        raise ValueError(f"--images: {images} gives {len(train)} to learn from and {len(test)} to test on, expected 2 "
+                         "of each at the least; give more images.")
+    print(f"{train.name}: {len(train):,} images to learn from, {len(test):,} to test on, {train.shape}"
+          f"{'; no labels, so no probes' if train.labels is None else ''}")
     runs = {}
     for name, stop_gradient in ARMS.items():
         print(f"\n{name}")
         backbone = resnet(width, (1, 1, 1), stem="stride2", channels=train.shape[0], seed=seed)
         method = SimSiam(backbone, stop_gradient=stop_gradient, dim=256, layers=2, seed=seed)
         # deviation: base lr 0.2, not the paper's 0.05, because 300 steps must do the work of 100 epochs
-        runs[name] = fit(method, train, views, steps=steps, batch=min(256, len(train)), base_lr=0.2, seed=seed, every=10,
-                         device=device)
+        runs[name] = fit(method, train, views, steps=steps, batch=min(256, len(train)), base_lr=0.2, seed=seed,
+                         every=10, device=device)
         if runs[name].status != "done":
             raise KeyboardInterrupt
     bank, queries = train[:BANK], test[:BANK]
     table = report(runs, bank, queries, views)
-    draw_report(runs, spectra(runs, bank, queries, views)).savefig(figure_path)
+    page = BytesIO()                                   # drawn whole before the file is touched
+    draw_report(runs, spectra(runs, bank, queries, views)).savefig(page, format=figure_path.suffix[1:])
+    figure_path.write_bytes(page.getvalue())
     return runs, table
-
-
-def writable(path: str | Path) -> Path:
-    """Return `path` if a file can be written there; otherwise OSError at once, before any work is done."""
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OSError(f"--out: got {str(path)!r}, expected a file in a folder that exists.")
-    existed = path.exists()
-    path.open("ab").close()
-    if not existed:
-        path.unlink()
-    return path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--width", type=int, default=16, help="channels of the ResNet's first stage")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    one.add_argument("--out", default="simsiam_demo.png", metavar="FILE", help="where the figure goes")
+    one.add_argument("--out", default="simsiam_demo.png", metavar="FILE",
+                     help=f"where the figure goes ({', '.join(ENDINGS)})")
     return top
 
 
@@ -78,14 +78,15 @@ def main(argv: list[str] | None = None) -> int:
     options.pop("command")
     try:
         _, table = demo(**options)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"simsiam-explained: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, KeyError, FloatingPointError) as error:
+        said = error.args[0] if isinstance(error, KeyError) else error     # str(KeyError) puts quotes around it
+        print(f"simsiam-explained: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("simsiam-explained: interrupted; no table and no figure were made", file=sys.stderr)
         return 130
     table["images/s"] = [f"{speed:,.0f}" if speed == speed else "–" for speed in table["images/s"]]
-    print(f"\n{table.rename(columns={'std': 'std·√d'}).round(3).to_string()}\n\nfigure: {options['out']}")
+    print(f"\n{table.rename(columns={'std': 'std·√d'}).round(3).to_string(na_rep='–')}\n\nfigure: {options['out']}")
     return 0
 
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .checks import one_of, positive
+from .memory import own_randomness, undisturbed
 
 # %% auto #0
 __all__ = ['STEMS', 'BN_PLACEMENTS', 'ResNet', 'resnet', 'mlp', 'projector', 'predictor', 'Layer', 'summary', 'feature_dim']
@@ -56,18 +57,10 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.body(x) + self.shortcut(x))
 
-# %% ../nbs/03_encoders.ipynb #9e3cb5b0
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+# %% ../nbs/03_encoders.ipynb #e98d8904
+def _seeded(seed: int | None) -> AbstractContextManager:
     """Draw initial weights from `seed` and leave the global generator as it was; None uses the global one."""
-    before = torch.get_rng_state()
-    if seed is not None:
-        torch.default_generator.manual_seed(seed)   # torch.manual_seed would also reset every GPU's generator
-    try:
-        yield
-    finally:
-        if seed is not None:
-            torch.set_rng_state(before)
+    return nullcontext() if seed is None else own_randomness(torch.device("cpu"), seed)
 
 # %% ../nbs/03_encoders.ipynb #3236a624
 class ResNet(nn.Module):
@@ -136,22 +129,6 @@ def resnet(
                      _EXPANSION[block] * width * 2 ** (len(blocks) - 1))
         _initialise(net, zero_init)
     return net
-
-# %% ../nbs/03_encoders.ipynb #9eb77eb2
-@contextmanager
-def _undisturbed(net: nn.Module) -> Iterator[None]:
-    """Put `net` in eval mode without gradients; afterwards every module's mode and every buffer is as before."""
-    modes = [(module, module.training) for module in net.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for buffer, value in buffers:
-            buffer.copy_(value)
 
 # %% ../nbs/03_encoders.ipynb #45c3eba7
 def _zeros(net: nn.Module, shape: Sequence[int] | None) -> Tensor:
@@ -257,7 +234,7 @@ def feature_dim(
     if not isinstance(backbone, nn.Module):
         raise TypeError(f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module.")
     name, x = type(backbone).__name__, _zeros(backbone, shape)
-    with _undisturbed(backbone):
+    with undisturbed(backbone, x.device), torch.no_grad():
         try:
             y = backbone(x)
         except Exception as error:

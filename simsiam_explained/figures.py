@@ -6,7 +6,8 @@ import numpy as np
 import seaborn as sns
 
 __all__ = ["BLUE", "VERMILLION", "GREEN", "PURPLE", "ORANGE", "SKY", "BLACK", "GREY", "SERIES", "new_figure",
-           "end_label", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid", "draw_report"]
+           "end_label", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid",
+           "draw_report"]
 
 # Okabe–Ito. One meaning each, in every chapter:
 BLUE = "#0072B2"        # the method as published

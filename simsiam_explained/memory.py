@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .checks import one_of
 
-__all__ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint", "check_writable", "snapshot", "restore",
-           "interruptible", "own_randomness", "undisturbed"]
+__all__ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint", "snapshot", "restore", "interruptible",
+           "own_randomness", "in_eval", "undisturbed"]
 
 KIND, SCHEMA = "simsiam_explained.fit", 1
 
@@ -89,7 +89,7 @@ def load_checkpoint(path: str | Path) -> dict:
     """Return the state saved at `path`, on the CPU, without running any code in it (weights_only).
 
     FileNotFoundError, or ValueError for a truncated file, a foreign one, or one of a newer schema."""
-    if not Path(path).exists():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}; fit(checkpoint=…) makes one.")
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")            # torch's guesses about a foreign file; ours follow
@@ -98,28 +98,13 @@ def load_checkpoint(path: str | Path) -> dict:
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as fault:
             raise ValueError(f"checkpoint: {str(path)!r} is truncated or no PyTorch file ({type(fault).__name__}); "
                              "take an earlier copy, or start again without resume.") from fault
-    if not isinstance(state, dict) or state.get("kind") != KIND:
+    if not isinstance(state, dict) or state.get("kind") != KIND or not isinstance(state.get("schema"), int):
         raise ValueError(f"checkpoint: {str(path)!r} was not written by fit; "
                          "give plain weights to method.load_state_dict instead.")
     if state["schema"] > SCHEMA:
         raise ValueError(f"checkpoint: {str(path)!r} has schema {state['schema']}, this version reads up to {SCHEMA}; "
                          "update simsiam_explained.")
     return state
-
-
-def check_writable(path: str | Path | None) -> Path | None:
-    """Return `path` if a file can be written there; otherwise an OSError, before any time is spent."""
-    if path is None:
-        return None
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as fault:
-        raise type(fault)(f"checkpoint: cannot write {str(path)!r} ({fault.strerror or fault}); "
-                          "give a file in a folder that exists and is yours.") from None
-    return path
 
 
 def snapshot(job) -> dict:
@@ -186,23 +171,32 @@ def _cuda(device: torch.device) -> list[torch.device]:
 def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     """Inside, the global generators (dropout uses them) start from `seed`; afterwards the caller has them back."""
     with torch.random.fork_rng(devices=_cuda(device)):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)      # torch.manual_seed would also reset every GPU's generator
         if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
 @contextmanager
-def undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
+def in_eval(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module has its own mode back."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def undisturbed(net: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode inside; afterwards every mode, buffer (BN) and global random state is what it was."""
-    modes = [(module, module.training) for module in method.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
-    with torch.random.fork_rng(devices=_cuda(device)):
-        method.eval()
+    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    with torch.random.fork_rng(devices=_cuda(device)), in_eval(net):
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             for buffer, kept in buffers:
                 buffer.copy_(kept)

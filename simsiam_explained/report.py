@@ -19,7 +19,9 @@ __all__ = ["nets", "report", "spectra"]
 
 def nets(runs: dict[str, Run], train: Images, views: Views, healthy: str | None = None) -> dict[str, nn.Module]:
     """Return {"untrained": the start of the `healthy` run (None: the first) with settled BN, name: its method, …}."""
-    good = one_of("healthy", healthy or next(iter(runs), None), runs)
+    if not isinstance(runs, dict) or not runs:
+        raise TypeError(f"runs: got {runs if runs == {} else type(runs).__name__}, expected at least one named run, as in {{'SimSiam': run}}.")
+    good = one_of("healthy", healthy or next(iter(runs)), runs)
     device = next(runs[good].method.parameters()).device
     start = untrained(copy.deepcopy(runs[good].initial).to(device), train, views)
     return {"untrained": start} | {name: run.method for name, run in runs.items()}
@@ -31,7 +33,7 @@ def _judge(method: nn.Module, train: Images, test: Images, views: Views, k: int,
     sigma = spectrum(f)
     row = {"std": float(std_ratio(features(method, test, views, layer="projector"))), "AUC": float(auc(sigma)),
            "rank": float(effective_rank(sigma)), "kNN": math.nan, "linear": math.nan}
-    if train.labels is not None and test.labels is not None:
+    if train.labels is not None and test.labels is not None and train.labels.unique().numel() > 1:
         bank, (y, y_test) = features(method, train, views), (part.labels.to(f.device) for part in (train, test))
         row["kNN"] = knn(bank, y, f, y_test, k=k)
         if linear:
@@ -49,8 +51,8 @@ def report(
     linear: bool = True,
 ) -> pd.DataFrame:
     """Return one row for the untrained net and one per run. loss: of the last step (untrained: of the first);
-    all else in eval mode on clean images. kNN and linear are NaN without labels."""
-    k, judged = k or min(200, max(1, len(train) // 10)), nets(runs, train, views, healthy)
+    all else in eval mode on clean images. kNN and linear are NaN without labels of at least two classes."""
+    k, judged = min(200, max(1, len(train) // 10)) if k is None else k, nets(runs, train, views, healthy)
     rows = {name: _judge(net, train, test, views, k, linear) for name, net in judged.items()}
     good = healthy or next(iter(runs))
     rows["untrained"] |= {"loss": runs[good].curve("loss")[1][0], "images/s": math.nan, "collapsed": "untrained"}
@@ -61,6 +63,7 @@ def report(
     return pd.DataFrame.from_dict(rows, orient="index")[columns]
 
 
-def spectra(runs: dict[str, Run], train: Images, test: Images, views: Views, layer: str = "backbone") -> dict[str, Tensor]:
+def spectra(runs: dict[str, Run], train: Images, test: Images, views: Views,
+            layer: str = "backbone") -> dict[str, Tensor]:
     """Return {name: singular values (d,) of the centred features of `layer`} for the untrained net and every run."""
     return {name: spectrum(features(net, test, views, layer=layer)) for name, net in nets(runs, train, views).items()}

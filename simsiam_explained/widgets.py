@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 
 __all__ = ["Prediction", "predict", "toggle", "scrub"]
 
@@ -44,7 +45,6 @@ def _show(control, draw: Callable, value_of: Callable):
     image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start"))   # as large as it was drawn
 
     def redraw(_=None):
-        from io import BytesIO
         figure, page = draw(value_of(control)), BytesIO()   # outside any Output: an error here is seen
         figure.savefig(page, format="png")
         plt.close(figure)

@@ -319,11 +319,26 @@ def test_an_order_that_cannot_be_followed_is_an_error(order, kind, text):
     ({"decay": "none"}, ValueError, "decay: got 'none'"), ({"per": "epochs"}, ValueError, "Did you mean 'epoch'"),
     ({"autocast": "bf16"}, ValueError, "Did you mean 'bfloat16'"), ({"device": "gpu"}, ValueError, "device: got 'gpu'"),
     ({"every": 0}, ValueError, "every: got 0"), ({"save_every": 5}, ValueError, "checkpoint='run.pt'"),
-    ({"images": torch.zeros(40, 1, 4, 4)}, TypeError, "from_tensor"),
+    ({"images": torch.zeros(40, 1, 4, 4)}, TypeError, "from_tensor"), ({"seed": -1}, ValueError, "seed: got -1"),
+    ({"seed": 0.5}, ValueError, "seed: got 0.5"), ({"base_lr": "0.1"}, ValueError, "base_lr: got '0.1'"),
+    ({"save_every": 0, "checkpoint": "run.pt"}, ValueError, "save_every: got 0"),
+    ({"method": "simsiam"}, TypeError, "method str.*SimSiam"),
+    ({"evaluate": lambda method: None}, TypeError, "evaluate: returned NoneType"),
 ])
 def test_a_request_that_cannot_be_met_is_an_error(change, kind, text):
     with pytest.raises(kind, match=text):
         go(**change)
+
+
+def test_what_does_not_fit_together_is_an_error_that_says_what_to_change():
+    grey, colour = (Images(torch.zeros(40, c, 8, 8, dtype=torch.uint8)) for c in (1, 3))
+    method = SimSiam(resnet(2, (1,), channels=1), dim=8)
+    with pytest.raises(ValueError, match="made for 1 channel.*resnet.channels="):
+        fit(method, colour, make_views("cifar"), steps=1, batch=8, progress=False, device="cpu")
+    with pytest.raises(ValueError, match="batch: got 256, but there are only 40 images; give a smaller batch"):
+        fit(method, grey, make_views("cifar"), steps=1, progress=False, device="cpu")
+    with pytest.raises(TypeError, match="views 'cifar'.*make_views"):
+        fit(method, grey, "cifar", steps=1, batch=8, progress=False, device="cpu")
 
 
 @pytest.mark.parametrize("where", ["", "no/such/folder/run.pt", "file/run.pt"])
@@ -437,6 +452,22 @@ def test_a_checkpoint_of_another_run_is_refused_by_the_name_of_what_differs(chan
         go(resume=stopped_at(7), **change)
 
 
+def test_a_checkpoint_of_the_same_net_with_another_switch_is_refused(tmp_path):
+    images, views = textures(64, size=8), make_views("textures")
+
+    def go_on(resume=None, **switches):
+        method = SimSiam(resnet(2, (1,), channels=1, seed=0), dim=8, **switches)
+        return fit(method, images, views, steps=2, batch=32, progress=False, device="cpu", resume=resume,
+                   checkpoint=tmp_path / "run.pt")
+
+    go_on()
+    assert go_on(resume=tmp_path / "run.pt").status == "done"
+    for switch, name in [({"stop_gradient": False}, "stop_gradient='True'"), ({"similarity": "cross_entropy"}, "similarity"),
+                         ({"symmetry": "asymmetric"}, "pairs"), ({"predictor_lr": "scheduled"}, "predictor_lr")]:
+        with pytest.raises(ValueError, match=f"made with method.{name}"):
+            go_on(resume=tmp_path / "run.pt", **switch)
+
+
 def test_another_order_is_noticed():
     with pytest.raises(ValueError, match="batch 7 is not the one that the checkpoint saw"):
         go(resume=stopped_at(7), order=shuffled(40, 8, seed=9))
@@ -478,6 +509,11 @@ def test_a_newer_checkpoint_and_a_missing_one_are_errors(saved):
     save_checkpoint(load_checkpoint(saved) | {"schema": memory.SCHEMA + 1}, saved)
     with pytest.raises(ValueError, match=f"schema {memory.SCHEMA + 1}.*update simsiam_explained"):
         go(resume=saved)
+    save_checkpoint({k: v for k, v in torch.load(saved, weights_only=True).items() if k != "schema"}, saved)
+    with pytest.raises(ValueError, match="was not written by fit"):
+        go(resume=saved)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_checkpoint(saved.parent)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         go(resume=saved.with_name("none.pt"))
 
@@ -533,5 +569,10 @@ def test_the_report_without_labels_and_with_a_wrong_name(arms):
     assert report(runs, train, test, views, linear=False).linear.isna().all()
     with pytest.raises(ValueError, match="Did you mean 'SimSiam'"):
         report(runs, train, test, views, healthy="simsiam")
-    with pytest.raises(ValueError, match="k"):
+    with pytest.raises(ValueError, match="k: got 500, but the bank holds only 200"):
         report(runs, train, test, views, k=500)
+    one_class = Images(train.pixels, torch.zeros_like(train.labels))
+    assert report(runs, one_class, test, views).kNN.isna().all(), "one class: nothing to tell apart"
+    for no_runs in ({}, runs["SimSiam"]):
+        with pytest.raises(TypeError, match="runs: got .*at least one named run"):
+            report(no_runs, train, test, views)
