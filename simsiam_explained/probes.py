@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .checks import check_features, check_labels, one_of, positive
 from .images import Images
+from .memory import in_eval
 from .views import Views
 
 # %% auto #0
@@ -144,15 +145,8 @@ def linear_probe(train_x: Tensor, train_y: Tensor | None, test_x: Tensor, test_y
 @contextmanager
 def _in_eval(model: nn.Module) -> Iterator[torch.device]:
     """Put `model` in eval mode without gradients, yield its device, and give every module its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    parameter = next(model.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            model.eval()
-            yield parameter.device
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_eval(model), torch.no_grad():
+        yield next(model.parameters(), torch.empty(0)).device
 
 # %% ../nbs/04_probes.ipynb #2947f8b3
 def _network(model: nn.Module, layer: str) -> nn.Module:
@@ -317,10 +311,10 @@ class Transfer(NamedTuple):
 
 
 def transfer(
-    model: nn.Module, train: Images, test: Images, views: Views, *,
+    model: nn.Module, train_images: Images, test_images: Images, views: Views, *,
     layer: str = "backbone", k: int = 200,  # as in features; as in knn: at most the number of train images
 ) -> Transfer:
     """Return kNN and linear accuracy of the frozen `model` on other images: unseen classes, or another data set."""
-    train_x, test_x = (features(model, images, views, layer=layer) for images in (train, test))
-    data = train_x, train.labels, test_x, test.labels
+    train_x, test_x = (features(model, images, views, layer=layer) for images in (train_images, test_images))
+    data = train_x, train_images.labels, test_x, test_images.labels
     return Transfer(knn(*data, k), linear_probe(*data))
