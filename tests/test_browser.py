@@ -95,5 +95,5 @@ def test_the_slider_of_chapter_08_draws_another_sphere(lab, tmp_path):
 
 
 def test_the_chapter_of_the_browser_test_has_a_slider_and_a_prediction():
-    source = json.dumps(json.loads((ROOT / "nbs" / "08_stop_gradient.ipynb").read_text())["cells"])
+    source = json.dumps(json.loads((ROOT / "nbs" / "08_stop_gradient.ipynb").read_text(encoding="utf-8"))["cells"])
     assert "scrub(" in source and "predict(" in source

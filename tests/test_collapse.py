@@ -71,10 +71,10 @@ def test_std_ignores_the_length_of_each_row(device):
 @pytest.mark.parametrize("centred", [True, False])
 def test_gram_spectrum_equals_the_svd(n, d, centred, device):
     x = gaussian(n, d, seed=n, device=device).double() * torch.logspace(0, -3, d, device=device) + 0.7
-    reference = torch.linalg.svdvals(x - x.mean(0) if centred else x)
+    reference = torch.linalg.svdvals((x - x.mean(0) if centred else x).cpu())
     sigma = C.spectrum(x, centred)
-    assert sigma.shape == (d,) and sigma.dtype == torch.float64
-    k = min(n, d)
+    assert sigma.shape == (d,) and sigma.dtype == torch.float64 and sigma.device == x.device
+    k, sigma = min(n, d), sigma.cpu()
     assert torch.allclose(sigma[:k], reference, rtol=1e-6, atol=1e-7 * float(reference[0]))
     assert (sigma[k:] == 0).all() and (sigma.diff() <= 0).all()
 

@@ -36,13 +36,14 @@ def test_opens_with_a_title_and_a_summary(cells):
 
 def test_exports_one_module_that_no_other_chapter_exports(cells):
     mine = [m for c in cells for m in re.findall(r"^#\| *default_exp +(\S+)", c.source, re.M)]
-    everyone = [m for p in CHAPTERS for m in re.findall(r"#\| *default_exp +([\w.]+)", p.read_text())]
+    everyone = [m for p in CHAPTERS for m in re.findall(r"#\| *default_exp +([\w.]+)", p.read_text(encoding="utf-8"))]
     assert len(mine) <= 1 and all(everyone.count(m) == 1 for m in mine)
 
 
 def test_no_cell_is_longer_than_25_lines(cells):
-    long = [c.source.splitlines()[0] for c in cells if c.cell_type == "code" and len(c.source.splitlines()) > 26]
-    assert not long, long
+    for cell in cells:
+        lines = [line for line in cell.source.splitlines() if not line.startswith("#|")]
+        assert cell.cell_type != "code" or len(lines) <= 25, f"{len(lines)} lines: {lines[0]}"
 
 
 def test_is_small_enough_to_render(chapter):
@@ -69,7 +70,7 @@ def test_every_figure_is_followed_by_its_caption(cells):
 
 
 def test_names_no_path_of_a_machine(chapter):
-    assert not re.search(r"(/home/|/Users/|/root/|/work/|/tmp/|site-packages|C:\\\\)", chapter.read_text())
+    assert not re.search(r"(/home/|/Users/|/root/|/work/|/tmp/|site-packages|C:\\\\)", chapter.read_text(encoding="utf-8"))
 
 
 def test_has_assertions_that_run(cells):
@@ -78,5 +79,6 @@ def test_has_assertions_that_run(cells):
 
 
 def test_outputs_come_from_the_present_sources():
-    done = subprocess.run([sys.executable, ROOT / "tools" / "execute_notebooks.py", "--check"], capture_output=True, text=True)
+    tool = ROOT / "tools" / "execute_notebooks.py"
+    done = subprocess.run([sys.executable, tool, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_the_installed_metadata_are_those_of_settings_ini():
     config = configparser.ConfigParser(delimiters=["="])
-    config.read(ROOT / "settings.ini")
+    config.read(ROOT / "settings.ini", encoding="utf-8")
     meta, installed = config["DEFAULT"], metadata.metadata("simsiam_explained")
     assert installed["Version"] == meta["version"]
     assert installed["Summary"] == meta["description"]
@@ -36,12 +36,12 @@ def test_import_needs_neither_nbdev_nor_widgets_and_prints_nothing():
 def test_no_colour_is_named_outside_the_palette():
     for path in (ROOT / "simsiam_explained").glob("*.py"):
         if path.name != "figures.py":
-            assert not re.search(r"#[0-9A-Fa-f]{6}\b", path.read_text()), f"{path.name}: take colours from figures.py"
+            assert not re.search(r"#[0-9A-Fa-f]{6}\b", path.read_text(encoding="utf-8")), f"{path.name}: take colours from figures.py"
     for path in (ROOT / "nbs").glob("[0-9]*.ipynb"):
-        assert not re.search(r"['\"]#[0-9A-Fa-f]{6}\b", re.sub(r'"image/png": "[^"]*"', "", path.read_text())), path.name
+        assert not re.search(r"['\"]#[0-9A-Fa-f]{6}\b", re.sub(r'"image/png": "[^"]*"', "", path.read_text(encoding="utf-8"))), path.name
 
 
 def test_modules_stay_short():
     for path in (ROOT / "simsiam_explained").glob("[a-z]*.py"):
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.strip().startswith("#")]
         assert len(lines) <= 300, f"{path.name}: {len(lines)} code lines"

@@ -41,8 +41,8 @@ class Tiny(nn.Module):
 
     def __init__(self, pairs=1, dropout=0.2, bad_at=None):
         super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
             self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(dropout),
                                           nn.ReLU())
             self.projector, self.predictor = nn.Linear(8, 6), nn.Linear(6, 6)

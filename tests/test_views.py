@@ -134,11 +134,11 @@ def test_kernel_sizes():
 # -- what is drawn
 
 def distance(a, b):
-    """Kolmogorov–Smirnov distance of two samples, in units of its 0.1 % critical value: above 1 they differ."""
+    """Kolmogorov–Smirnov distance of two samples, in units of its 0.01 % critical value: above 1 they differ."""
     a, b = torch.as_tensor(a, dtype=torch.float64).sort()[0], torch.as_tensor(b, dtype=torch.float64).sort()[0]
     both = torch.cat([a, b])
     below = [torch.searchsorted(x, both, right=True) / len(x) for x in (a, b)]
-    return float((below[0] - below[1]).abs().max()) / (1.95 * math.sqrt((len(a) + len(b)) / (len(a) * len(b))))
+    return float((below[0] - below[1]).abs().max()) / (2.23 * math.sqrt((len(a) + len(b)) / (len(a) * len(b))))
 
 
 def torchvision_crops(augment, h, w, n=N):
@@ -206,14 +206,14 @@ def test_blur_widths_are_uniform():
 def test_every_order_of_the_colour_operations_is_equally_likely(device):
     order = draw(Augment(), 4800, 32, 32, generator(2, device)).order.cpu()
     _, counts = order.unique(dim=0, return_counts=True)
-    assert len(counts) == 24 and ((counts - 200) ** 2 / 200).sum() < 49.7           # χ², 23 degrees, 0.1 %
+    assert len(counts) == 24 and ((counts - 200) ** 2 / 200).sum() < 57.0           # χ², 23 degrees, 0.01 %
 
 
 def test_every_place_of_a_window_is_equally_likely(device):
     drawn = draw(Augment(crop_scale=(0.25, 0.25), crop_ratio=(1.0, 1.0)), 3400, 32, 32, generator(3, device))
     for place in (drawn.top, drawn.left):                                            # 16 × 16 windows: 17 places
         counts = place.long().cpu().bincount(minlength=17)
-        assert len(counts) == 17 and ((counts - 200) ** 2 / 200).sum() < 39.3        # χ², 16 degrees, 0.1 %
+        assert len(counts) == 17 and ((counts - 200) ** 2 / 200).sum() < 45.9        # χ², 16 degrees, 0.01 %
 
 
 def test_operations_are_on_or_off_independently_of_each_other(device):
@@ -229,7 +229,7 @@ def test_operations_are_on_as_often_as_the_recipe_says(name, device):
         drawn = draw(augment, 4000, 32, 32, generator(0, device))
         for field in ("flip", "jitter", "grey", "blur", "solarise"):
             p, rate = getattr(augment, f"{field}_p"), float(getattr(drawn, field).float().mean())
-            assert abs(rate - p) <= 3.3 * math.sqrt(p * (1 - p) / 4000), (field, p, rate)
+            assert abs(rate - p) <= 3.9 * math.sqrt(p * (1 - p) / 4000), (field, p, rate)
 
 
 # -- two views

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import fcntl
 import hashlib
 import json
 import re
@@ -88,6 +87,8 @@ def slow_cells(nb, limit: float = 3.0) -> list[str]:
 
 def execute(path: Path) -> None:
     """Run one chapter in a fresh kernel and store its clean outputs and its source hash."""
+    import fcntl   # here, because Windows has none: there `--check` must do
+
     from nbclient import NotebookClient
     from nbdev.clean import nbdev_clean
 
