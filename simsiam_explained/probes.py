@@ -311,10 +311,10 @@ class Transfer(NamedTuple):
 
 
 def transfer(
-    model: nn.Module, train_images: Images, test_images: Images, views: Views, *,
+    model: nn.Module, train: Images, test: Images, views: Views, *,
     layer: str = "backbone", k: int = 200,  # as in features; as in knn: at most the number of train images
 ) -> Transfer:
     """Return kNN and linear accuracy of the frozen `model` on other images: unseen classes, or another data set."""
-    train_x, test_x = (features(model, images, views, layer=layer) for images in (train_images, test_images))
-    data = train_x, train_images.labels, test_x, test_images.labels
+    train_x, test_x = (features(model, images, views, layer=layer) for images in (train, test))
+    data = train_x, train.labels, test_x, test.labels
     return Transfer(knn(*data, k), linear_probe(*data))
