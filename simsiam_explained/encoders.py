@@ -238,8 +238,8 @@ def feature_dim(
         try:
             y = backbone(x)
         except Exception as error:
-            raise ValueError(f"backbone {name}: failed on black images of shape {tuple(x.shape)}: {error} If your "
-                             "images have another shape, give feature_dim(backbone, shape=(C, H, W)).") from error
+            raise ValueError(f"backbone {name}: failed on black images of shape {tuple(x.shape)} ({error}). If "
+                             "your images have another shape, give shape=(C, H, W).") from error
     got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
     if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(x):
         raise ValueError(f"backbone {name}: got output {got} for input {tuple(x.shape)}, expected a tensor "

@@ -81,6 +81,8 @@ def check_views(views: tuple, expected: int) -> None:
     if len(views) != expected:
         raise ValueError(f"views: got {len(views)}, this method expects {expected} of each image.")
     for x in views:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"views: got {type(x).__name__}, expected torch.Tensor (B, C, H, W).")
         if x.ndim != 4 or x.shape != views[0].shape:
             raise ValueError(f"views: got shapes {[tuple(v.shape) for v in views]}, expected one shape (B, C, H, W).")
         if not x.is_floating_point():
@@ -138,6 +140,8 @@ class SimSiam(Siamese):
                  symmetry: str = "symmetric",  # symmetric | asymmetric | asymmetric 2x, §4.6
                  **parts):
         super().__init__(backbone, **parts)
+        if not isinstance(stop_gradient, bool):
+            raise TypeError(f"stop_gradient: got {stop_gradient!r}, expected True or False.")
         self.stop_gradient = stop_gradient
         self.similarity = SIMILARITY[one_of("similarity", similarity, SIMILARITY)]
         self.pairs = PAIRS[one_of("symmetry", symmetry, PAIRS)]

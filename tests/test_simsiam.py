@@ -150,7 +150,7 @@ def test_param_groups_hold_every_trainable_weight_once(device):
     assert not any(g["constant_lr"] for g in small(device, predictor_lr="scheduled").param_groups())
 
 
-def test_defaults_are_the_papers(device):
+def test_defaults_are_the_papers():
     method = SimSiam(Pixels(d=16), shape=(3, 4, 4))
     assert method.stop_gradient and method.similarity is D and method.pairs == ((0, 1), (1, 0))
     linears = [m for m in method.projector.modules() if isinstance(m, nn.Linear)]
@@ -189,3 +189,10 @@ def test_bad_views_are_refused(device):
         method(x1.flatten(1), x2.flatten(1))
     with pytest.raises(TypeError, match="floating point"):
         method(x1.to(torch.uint8), x2.to(torch.uint8))
+    with pytest.raises(TypeError, match="got ndarray"):
+        method(x1.cpu().numpy(), x2.cpu().numpy())
+
+
+def test_a_word_for_the_stop_gradient_is_refused():
+    with pytest.raises(TypeError, match="stop_gradient: got 'none', expected True or False"):
+        SimSiam(Pixels(), shape=(3, 4, 4), stop_gradient="none")      # it would count as True
