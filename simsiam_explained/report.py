@@ -20,7 +20,8 @@ __all__ = ["nets", "report", "spectra"]
 def nets(runs: dict[str, Run], train: Images, views: Views, healthy: str | None = None) -> dict[str, nn.Module]:
     """Return {"untrained": the start of the `healthy` run (None: the first) with settled BN, name: its method, …}."""
     if not isinstance(runs, dict) or not runs:
-        raise TypeError(f"runs: got {runs if runs == {} else type(runs).__name__}, expected at least one named run, as in {{'SimSiam': run}}.")
+        raise TypeError(f"runs: got {runs if runs == {} else type(runs).__name__}, expected at least one named run, "
+                        "as in {'SimSiam': run}.")
     good = one_of("healthy", healthy or next(iter(runs)), runs)
     device = next(runs[good].method.parameters()).device
     start = untrained(copy.deepcopy(runs[good].initial).to(device), train, views)
