@@ -1,0 +1,43 @@
+"""Every rule that decides a live claim inside a chapter (`def rule_…`): it holds for what it should, and for swapped arms not."""
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+
+
+def rules():
+    """Return {name: function} of all rules that the chapters define."""
+    found = {}
+    for path in sorted(NBS.glob("[0-9]*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and "def rule_" in cell.source:
+                for node in ast.parse(cell.source).body:
+                    if isinstance(node, ast.FunctionDef) and node.name.startswith("rule_"):
+                        exec(ast.get_source_segment(cell.source, node), found)
+    return {name: rule for name, rule in found.items() if name.startswith("rule_")}
+
+
+ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of which arm is spoilt
+    "rule_shortcut": ([0.97, 0.99], [0.05, 0.1]),            # 02: partners found by crops alone, by the whole recipe
+    "rule_depth": ([0.8, 0.85], [0.4, 0.45], [0.25, 0.3]),   # 03: neighbours agree at the stem, in pixels, at the last stage
+    "rule_unsettled": ([0.43, 0.45], [0.31, 0.33]),          # 04: initial buffers, settled
+    "rule_supervised": ([0.77, 0.75], [0.31, 0.33]),         # 04: supervised, settled
+    "rule_augmented": ([0.77, 0.75], [0.7, 0.71]),           # 04: clean bank, augmented bank
+    "rule_best_k": ([0.04, 0.03], [0.001, -0.002]),          # 04: reported minus fresh, with the best k and a fixed one
+}
+
+
+def test_every_rule_has_its_case():
+    assert set(rules()) == set(ARMS)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_the_rule_holds_and_swapped_arms_fail_it(name):
+    rule, arms = rules()[name], ARMS[name]
+    assert rule(*arms)
+    assert not rule(*arms[::-1])
+    for arm in arms:   # equal arms are no evidence
+        assert not rule(*[arm] * len(arms))
