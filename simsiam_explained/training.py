@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from itertools import count
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -168,6 +168,8 @@ def _look(job: SimpleNamespace) -> None:
     if job.evaluate is not None:
         with undisturbed(run.method, job.device):
             asked = job.evaluate(run.method)
+        if not isinstance(asked, dict):
+            raise TypeError(f"evaluate: returned {type(asked).__name__}, expected {{name: number}} for the history.")
         if clash := sorted(set(asked) & {"loss", "std", *found}):
             raise ValueError(f"evaluate: returned {clash}, which the loop itself writes; choose another name.")
         found |= asked
@@ -259,9 +261,11 @@ def _checked(plan: Plan) -> Plan:
     one_of("decay", plan.decay, ("all", "no_norm_bias"))
     one_of("schedule", plan.schedule, ("cosine", "constant"))
     one_of("per", plan.per, ("step", "epoch"))
+    if isinstance(plan.seed, bool) or not isinstance(plan.seed, int) or plan.seed < 0:
+        raise ValueError(f"seed: got {plan.seed!r}, expected a whole number ≥ 0.")
     for name in ("base_lr", "momentum", "weight_decay", "warmup"):
-        if not 0 <= getattr(plan, name) < math.inf:
-            raise ValueError(f"{name}: got {getattr(plan, name)}, expected a finite number ≥ 0.")
+        if not isinstance(getattr(plan, name), (int, float)) or not 0 <= getattr(plan, name) < math.inf:
+            raise ValueError(f"{name}: got {getattr(plan, name)!r}, expected a finite number ≥ 0.")
     if plan.warmup >= plan.steps:
         raise ValueError(f"warmup: got {plan.warmup} of {plan.steps} steps, expected fewer; the schedule needs a rest.")
     return plan
@@ -271,6 +275,9 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
     """Check what can be checked before the first step, move method and images, and return all that a step touches."""
     if not isinstance(images, Images):
         raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes them.")
+    if not isinstance(method, nn.Module) or not callable(views):
+        raise TypeError(f"got method {type(method).__name__} and views {views!r:.40}, expected an nn.Module such as "
+                        "SimSiam(backbone), and make_views('cifar').")
     if save_every is not None and path is None:
         raise ValueError("save_every: there is no file to write to; give checkpoint='run.pt' as well.")
     if order is None:
@@ -291,8 +298,10 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
 # %% ../nbs/06_training.ipynb #e9212b19
 def _described(plan, method, images, views, device, bf16) -> dict:
     """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
+    switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
+                if not k.startswith("_") and k != "training" and isinstance(v, (bool, str, tuple, FunctionType))}
     return asdict(plan) | {
-        "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights",
+        "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights", **switches,
         "images": f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16,
         "views": repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)}
 
