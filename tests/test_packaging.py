@@ -13,7 +13,8 @@ def test_the_installed_metadata_are_those_of_settings_ini():
     config = configparser.ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
     meta, installed = config["DEFAULT"], metadata.metadata("simsiam_explained")
-    assert installed["Version"] == meta["version"]
+    assert (installed["Name"], installed["Version"]) == (meta["lib_name"], meta["version"])
+    assert installed["Requires-Python"] == f">={meta['min_python']}"
     assert installed["Summary"] == meta["description"]
     wanted = {re.split(r"[<>=]", r)[0] for r in meta["requirements"].split()}
     required = {re.split(r"[<>=; ]", r)[0] for r in metadata.requires("simsiam_explained") if "extra ==" not in r}
