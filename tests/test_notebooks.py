@@ -70,7 +70,7 @@ def test_every_figure_is_followed_by_its_caption(cells):
 
 
 def test_names_no_path_of_a_machine(chapter):
-    assert not re.search(r"(/home/|/Users/|/root/|/work/|/tmp/|site-packages|C:\\\\)", chapter.read_text(encoding="utf-8"))
+    assert not re.search(r"(/(home|Users|root|mnt|opt|tmp)/|site-packages|C:\\\\)", chapter.read_text(encoding="utf-8"))
 
 
 def test_has_assertions_that_run(cells):
