@@ -176,6 +176,8 @@ def features(
 
     Every module's train/eval mode is given back. ValueError for an unknown layer or features that are not
     finite (N, d). Eval mode because the paper's probe freezes BN too (SimSiam App. A)."""
+    if not isinstance(images, Images):
+        raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes one.")
     return check_features(_embed(_network(model, layer), images, views, positive("batch", batch)), f"{layer} features")
 
 # %% ../nbs/04_probes.ipynb #d4f499f7

@@ -8,6 +8,7 @@ from torch import nn
 
 from simsiam_explained import collapse as C
 from simsiam_explained.encoders import resnet
+from simsiam_explained.images import Images
 
 
 def gaussian(*shape, seed=0, device="cpu"):
@@ -338,7 +339,7 @@ def test_spectrum_figures_of_a_made_spectrum():
 @pytest.fixture
 def world(device):
     pixels = torch.randint(0, 256, (40, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return (SimpleNamespace(pixels=pixels.to(device)),
+    return (Images(pixels.to(device)),
             SimpleNamespace(clean=lambda pixels: pixels.float() / 255 - 0.5),
             resnet(width=8, blocks=(1, 1), channels=1, seed=0).to(device))
 

@@ -395,6 +395,12 @@ def test_refuses_an_unknown_layer_with_the_nearest_valid_one(world, backbone):
         P.features(backbone, images, views, layer="projector")
 
 
+def test_refuses_pixels_that_are_no_image_set(world, backbone):
+    images, _, views = world
+    with pytest.raises(TypeError, match="got Tensor, expected Images; images.from_tensor"):
+        P.features(backbone, images.pixels, views)
+
+
 def test_refuses_a_backbone_that_makes_maps_or_nan(world):
     images, _, views = world
     with pytest.raises(ValueError, match=r"backbone features: got shape \(240, 2, 32, 32\)"):
