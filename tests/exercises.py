@@ -21,9 +21,14 @@ def _is_imports(source: str) -> bool:
     return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
 
 
-def namespace(cells: list) -> dict:
+def _cells(notebook: str) -> list:
+    """Return the cells of `nbs/<notebook>.ipynb`."""
+    return nbformat.read(NBS / f"{notebook}.ipynb", as_version=4).cells
+
+
+def namespace(notebook: str) -> dict:
     """Return what a reader has at the exercises: the chapter's module, its imports and its checkers."""
-    code = [c.source for c in cells if c.cell_type == "code"]
+    code = [c.source for c in _cells(notebook) if c.cell_type == "code"]
     module = next((m[1] for source in code if (m := re.search(r"^#\| *default_exp +(\S+)", source, re.M))), None)
     names = dict(vars(importlib.import_module(f"simsiam_explained.{module}"))) if module else {}
     for source in code:
@@ -34,12 +39,12 @@ def namespace(cells: list) -> dict:
 
 def check(notebook: str, at_least: int = 3) -> None:
     """Run every exercise of `nbs/<notebook>.ipynb`: the starter fails as not done, the solution passes its checker."""
-    cells = nbformat.read(NBS / f"{notebook}.ipynb", as_version=4).cells
+    cells = _cells(notebook)
     starters = [c.source for c in cells if c.cell_type == "code" and "raise NotImplementedError" in c.source]
     solutions = [s for c in cells if c.cell_type == "markdown" and "<details>" in c.source
                  for s in re.findall(r"```python\n(.*?)```", c.source, re.S)]
     assert len(starters) == len(solutions) >= at_least, (len(starters), len(solutions))
-    names = namespace(cells)
+    names = namespace(notebook)
     for starter, solution in zip(starters, solutions):
         assert "eval: false" in starter, "a starter cell must not run with the chapter"
         call = "\n".join(line for line in starter.splitlines() if line.startswith("check_"))
@@ -49,3 +54,10 @@ def check(notebook: str, at_least: int = 3) -> None:
         answer = dict(names)
         exec(solution, answer)
         exec(call, answer)
+
+
+def refused(notebook: str, call: str) -> None:
+    """Run one `check_…(wrong answer)` in the chapter's namespace: its checker must refuse it."""
+    names = namespace(notebook)
+    with pytest.raises(AssertionError):
+        exec(call, names)

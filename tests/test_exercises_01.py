@@ -2,11 +2,10 @@
 import math
 from dataclasses import replace
 
-import nbformat
 import pytest
 import torch
 
-from exercises import NBS, check, namespace
+from exercises import check, namespace
 
 
 def test_solutions_of_01_pass():
@@ -15,7 +14,7 @@ def test_solutions_of_01_pass():
 
 @pytest.fixture(scope="module")
 def names():
-    return namespace(nbformat.read(NBS / "01_images.ipynb", as_version=4).cells)
+    return namespace("01_images")
 
 
 def test_angles_that_do_not_wrap_round_fail(names):

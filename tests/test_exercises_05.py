@@ -1,9 +1,8 @@
 """The solutions of chapter 05 pass its checkers; wrong answers do not."""
-import nbformat
 import pytest
 import torch
 
-from exercises import NBS, check, namespace
+from exercises import check, namespace
 from simsiam_explained.collapse import cumulative_share, spectrum
 
 
@@ -13,7 +12,7 @@ def test_solutions_of_05_pass():
 
 @pytest.fixture(scope="module")
 def names():
-    return namespace(nbformat.read(NBS / "05_collapse.ipynb", as_version=4).cells)
+    return namespace("05_collapse")
 
 
 def test_wrong_answers_of_05_fail(names):

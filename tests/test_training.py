@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from simsiam_explained import memory, training
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import Images, textures
-from simsiam_explained.report import report
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import (Diverged, Plan, fit, load_checkpoint, lr_at, make_optimiser, save_checkpoint,
                                         set_lr, shuffled)
@@ -528,51 +527,3 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rubbish(saved, monk
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint({}, saved)
     assert saved.read_bytes() == before and [p.name for p in saved.parent.iterdir()] == ["run.pt"]
-
-
-# the report
-
-@pytest.fixture(scope="module")
-def arms():
-    train, test = textures(300, size=16, seed=0).split(200)
-    views = make_views("textures")
-
-    def arm(constant=False):
-        method = SimSiam(resnet(4, (1, 1), stem="stride2", channels=1, seed=0), dim=16, layers=2, hidden=16)
-        run = fit(method, train, views, steps=6, batch=32, progress=False, device="cpu")
-        if constant:
-            nn.init.zeros_(run.method.projector[-1].weight)        # its last BN: every output is the offset
-        return run
-
-    return {"SimSiam": arm(), "constant": arm(constant=True)}, train, test, views
-
-
-def test_the_report_has_a_row_for_each_run_and_one_for_the_untrained_net(arms):
-    runs, train, test, views = arms
-    table = report(runs, train, test, views)
-    assert list(table.index) == ["untrained", "SimSiam", "constant"]
-    assert list(table.columns) == ["loss", "std", "AUC", "rank", "kNN", "linear", "images/s", "collapsed"]
-    assert list(table.collapsed) == ["untrained", "no", "std"]
-    assert table["std"]["constant"] < 1e-6 < table["std"]["SimSiam"]
-    assert table.loss["SimSiam"] == runs["SimSiam"].last("loss")
-    assert table.loss["untrained"] == runs["SimSiam"].curve("loss")[1][0]
-    assert table.drop(columns="collapsed").drop(index="untrained").notna().all(axis=None)
-    before = runs["SimSiam"].initial.state_dict()
-    assert report(runs, train, test, views)["kNN"].equals(table["kNN"]), "measuring changes nothing"
-    assert all(torch.equal(v, before[k]) for k, v in runs["SimSiam"].initial.state_dict().items())
-
-
-def test_the_report_without_labels_and_with_a_wrong_name(arms):
-    runs, train, test, views = arms
-    bare = report(runs, Images(train.pixels), Images(test.pixels), views)
-    assert bare.kNN.isna().all() and bare.linear.isna().all() and bare["rank"].notna().all()
-    assert report(runs, train, test, views, linear=False).linear.isna().all()
-    with pytest.raises(ValueError, match="Did you mean 'SimSiam'"):
-        report(runs, train, test, views, healthy="simsiam")
-    with pytest.raises(ValueError, match="k: got 500, but the bank holds only 200"):
-        report(runs, train, test, views, k=500)
-    one_class = Images(train.pixels, torch.zeros_like(train.labels))
-    assert report(runs, one_class, test, views).kNN.isna().all(), "one class: nothing to tell apart"
-    for no_runs in ({}, runs["SimSiam"]):
-        with pytest.raises(TypeError, match="runs: got .*at least one named run"):
-            report(no_runs, train, test, views)
