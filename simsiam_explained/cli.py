@@ -1,12 +1,13 @@
-"""The command line: `simsiam-explained demo` shows SimSiam learn, and collapse, in a minute and a half."""
+"""The command line: `demo` shows SimSiam learn and collapse; `claims` what is known of the papers; `reproduce` makes it again."""
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
 
-__all__ = ["demo", "main"]
+__all__ = ["demo", "claims", "reproduce", "main"]
 
 ARMS = {"SimSiam": True, "no stop-gradient": False}  # name: stop_gradient
 BANK = 10_000  # choice: at most so many images are embedded for the report
@@ -55,12 +56,66 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
     return runs, table
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="simsiam-explained", description=__doc__)
-    commands = top.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("demo", help="SimSiam with and without stop-gradient: a table and a figure",
-                              formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def claims(ids: list[str], readme: str | None = None) -> int:
+    """Print the table of all claims, or of those asked for; of a single one, its page. readme: a file to bring up to date."""
+    from . import ledger
+    from .evidence import claims as known
+    from .records import read_shelf
+
+    shelf = read_shelf()
+    for problem in shelf.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if readme:
+        print(f"{readme}: {'brought up to date' if ledger.write_results(readme, shelf) else 'as it was'}")
+    elif len(found := known(ids)) == 1:
+        print(ledger.page(*found.values(), shelf))
+    else:
+        table = ledger.verdicts(ids, shelf)
+        print(table.drop(columns="source").to_string(max_colwidth=60, justify="left"))
+    return 0
+
+
+def duration(text: str) -> float:
+    """Return the seconds in "90s", "9m", "2h" or "540"."""
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number with s, m or h, as in 9m")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs: int, dry_run: bool, verify: str | None,
+              device: str, compile: bool, keep: list[str], long: bool) -> int:
+    """Make the records that are missing, print what is missing (dry_run), or make one again and compare (verify).
+
+    The full scale on a GPU begins with the pilot, which chooses compile and says whether the longest runs are worth it."""
+    import math
+
+    from . import reproduce as work
+    from .checks import pick_device
+    from .pilot import pilot_of
+
+    if verify:
+        agrees, told = work.verify(verify, device)
+        print(told)
+        return 0 if agrees else 1
+    if dry_run:
+        print(work.missing(scale, ids, seeds, device))
+        return 0
+    if jobs > 1:
+        words = [*ids, "--scale", scale, "--seeds", str(seeds), "--device", device, *(f"--keep={name}" for name in keep)]
+        words += [f"--budget={budget}"] if budget is not None else []
+        return work.in_processes(jobs, ["reproduce", *words, *(["--compile"] if compile else []), *(["--long"] if long else [])])
+    speed = math.inf
+    if scale == "full" and pick_device(device).type == "cuda":
+        table = pilot_of(device)
+        print(table.round(3).to_string(index=False), flush=True)
+        best = table.sort_values("images/s").iloc[-1]
+        compile, speed = bool(best["compile"]), math.inf if long else best["images/s"]
+    made = work.reproduce(scale, ids, seeds, budget, device, compile, keep, speed)
+    print(f"{len(made)} records made")
+    return 0
+
+
+def _parse_demo(one: argparse.ArgumentParser) -> None:
     one.add_argument("--images", default="textures", metavar="WHAT",
                      help="textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER")
     one.add_argument("--steps", type=int, default=300, help="optimiser steps of each run")
@@ -69,25 +124,63 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--device", default="auto", help="auto, cpu or cuda")
     one.add_argument("--out", default="simsiam_demo.png", metavar="FILE",
                      help=f"where the figure goes ({', '.join(ENDINGS)})")
+
+
+def _parse_claims(one: argparse.ArgumentParser) -> None:
+    one.add_argument("ids", nargs="*", metavar="ID", help="as in simsiam-9, or simsiam for all of one paper; none: all")
+    one.add_argument("--readme", metavar="FILE", help="bring the results in this file up to date instead")
+
+
+def _parse_reproduce(one: argparse.ArgumentParser) -> None:
+    one.add_argument("ids", nargs="*", metavar="ID", help="claims; none: all")
+    one.add_argument("--scale", default="small", help="live, small (CPU) or full (a big GPU)")
+    one.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
+    one.add_argument("--budget", type=duration, metavar="TIME", help="stop in time, as in 9m; the next call goes on")
+    one.add_argument("--jobs", type=int, default=1, help="processes that share the cores and the queue")
+    one.add_argument("--dry-run", action="store_true", help="print the queue with its times, and run nothing")
+    one.add_argument("--verify", metavar="KEY", help="make this record again and compare")
+    one.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    one.add_argument("--compile", action="store_true", help="torch.compile the method")
+    one.add_argument("--long", action="store_true", help="the 800-epoch runs too, whatever the pilot says of the speed")
+    one.add_argument("--keep", action="append", default=[], metavar="ID",
+                     help="keep the backbones of this claim's runs, 8 bits a weight")
+
+
+COMMANDS = {"demo": (_parse_demo, "SimSiam with and without stop-gradient: a table and a figure"),
+            "claims": (_parse_claims, "the papers' claims, and what our records say of them"),
+            "reproduce": (_parse_reproduce, "make the records that the claims ask for")}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="simsiam-explained", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    for name, (fill, told) in COMMANDS.items():
+        fill(commands.add_parser(name, help=told, formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     return top
 
 
+def _show_demo(**options) -> int:
+    """Run the demo and print its table."""
+    _, table = demo(**options)
+    table["images/s"] = [f"{speed:,.0f}" if speed == speed else "–" for speed in table["images/s"]]
+    print(f"\n{table.rename(columns={'std': 'std·√d'}).round(3).to_string(na_rep='–')}\n\nfigure: {options['out']}")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return 0, 2 for a refused input (one line on stderr), or 130 when interrupted."""
+    """Run one command; return its exit code, 2 for a refused input (one line on stderr), or 130 when interrupted."""
     options = vars(parser().parse_args(argv))
-    options.pop("command")
+    run = {"demo": _show_demo, "claims": claims, "reproduce": reproduce}[options.pop("command")]
     try:
-        _, table = demo(**options)
+        return run(**options)
     except (ValueError, TypeError, OSError, KeyError, FloatingPointError) as error:
         said = error.args[0] if isinstance(error, KeyError) else error     # str(KeyError) puts quotes around it
         print(f"simsiam-explained: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("simsiam-explained: interrupted; no table and no figure were made", file=sys.stderr)
+        print("simsiam-explained: interrupted; nothing more was written", file=sys.stderr)
         return 130
-    table["images/s"] = [f"{speed:,.0f}" if speed == speed else "–" for speed in table["images/s"]]
-    print(f"\n{table.rename(columns={'std': 'std·√d'}).round(3).to_string(na_rep='–')}\n\nfigure: {options['out']}")
-    return 0
 
 
 if __name__ == "__main__":

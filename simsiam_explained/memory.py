@@ -6,20 +6,20 @@ import math
 import os
 import pickle
 import signal
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from .checks import one_of
 
-__all__ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint", "snapshot", "restore", "interruptible",
+__all__ = ["Run", "Diverged", "whole_file", "save_checkpoint", "load_checkpoint", "snapshot", "restore", "interruptible",
            "own_randomness", "in_eval", "undisturbed"]
 
 KIND, SCHEMA = "simsiam_explained.fit", 1
@@ -71,18 +71,25 @@ class Diverged(FloatingPointError):
             f"The state after step {run.checkpoint['step']} is kept in .run.checkpoint.")
 
 
-def save_checkpoint(state: dict, path: str | Path) -> None:
-    """Write `state` so that `path` always holds a whole checkpoint: a temporary file, flushed to disk, then renamed."""
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path` at the end, whole: a temporary one, flushed to disk, then renamed."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}", suffix=".part", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
+        with open(temporary, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(state: dict, path: str | Path) -> None:
+    """Write `state` so that `path` always holds a whole checkpoint."""
+    with whole_file(path) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: str | Path) -> dict:

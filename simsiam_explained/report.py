@@ -14,7 +14,7 @@ from .memory import Run
 from .probes import features, knn, linear_probe, untrained
 from .views import Views
 
-__all__ = ["nets", "report", "spectra"]
+__all__ = ["nets", "judge_net", "report", "spectra"]
 
 
 def nets(runs: dict[str, Run], train: Images, views: Views, healthy: str | None = None) -> dict[str, nn.Module]:
@@ -28,7 +28,7 @@ def nets(runs: dict[str, Run], train: Images, views: Views, healthy: str | None 
     return {"untrained": start} | {name: run.method for name, run in runs.items()}
 
 
-def _judge(method: nn.Module, train: Images, test: Images, views: Views, k: int, linear: bool) -> dict:
+def judge_net(method: nn.Module, train: Images, test: Images, views: Views, k: int, linear: bool = True) -> dict:
     """Return what clean images in eval mode say: std·√d of the projector, AUC and rank of the backbone, the probes."""
     f = features(method, test, views)
     sigma = spectrum(f)
@@ -54,7 +54,7 @@ def report(
     """Return one row for the untrained net and one per run. loss: of the last step (untrained: of the first);
     all else in eval mode on clean images. kNN and linear are NaN without labels of at least two classes."""
     k, judged = min(200, max(1, len(train) // 10)) if k is None else k, nets(runs, train, views, healthy)
-    rows = {name: _judge(net, train, test, views, k, linear) for name, net in judged.items()}
+    rows = {name: judge_net(net, train, test, views, k, linear) for name, net in judged.items()}
     good = healthy or next(iter(runs))
     rows["untrained"] |= {"loss": runs[good].curve("loss")[1][0], "images/s": math.nan, "collapsed": "untrained"}
     for name, run in runs.items():

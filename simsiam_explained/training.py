@@ -231,14 +231,14 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
         schedule: str = "cosine", per: str = "step", seed: int = 0, order: Iterable | None = None,
         device: str | torch.device = "auto", autocast: str = "auto", compile: bool = False, every: int = 50,
         evaluate: Callable | None = None, checkpoint: str | None = None, save_every: int | None = None,
-        resume: str | Run | None = None, progress: bool = True) -> Run:
+        resume: str | Run | None = None, limit: float | None = None, progress: bool = True) -> Run:
     """Train `method` in place and return the Run. `steps` … `seed` are the fields of Plan; the rest:
 
     order: index batches, the same each time; None: `shuffled`. autocast: "auto" is bfloat16 on CUDA. evaluate(method)
     → dict, every `every` steps and at the last. checkpoint: a file for Ctrl-C, `save_every` and the end. resume: such
-    a file, or a stopped Run. Raises Diverged. Moves method and images to `device`; leaves the method in train mode."""
+    a file, or a stopped Run. limit: seconds, then it stops as by Ctrl-C. Raises Diverged. Moves all to `device`."""
     plan = _checked(Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed))
-    said = (order, device, autocast, compile, every, evaluate, checkpoint, save_every)
+    said = (order, device, autocast, compile, every, evaluate, checkpoint, save_every, limit)
     job = _prepare(plan, method, images, views, *said)
     with own_randomness(job.device, seed), interruptible() as asked:
         if resume is not None:
@@ -248,7 +248,7 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
         with tqdm(total=steps, initial=job.run.step, unit="step", disable=not progress) as bar:
             for chosen in _batches(job):
                 _one_step(job, chosen)
-                if _after_step(job, bar, asked.is_set()):
+                if _after_step(job, bar, asked.is_set() or time.perf_counter() > job.ends):
                     break
     return _finished(job, progress)
 
@@ -271,7 +271,7 @@ def _checked(plan: Plan) -> Plan:
     return plan
 
 # %% ../nbs/06_training.ipynb #f9d5bb8b
-def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every):
+def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every, limit):
     """Check what can be checked before the first step, move method and images, and return all that a step touches."""
     if not isinstance(images, Images):
         raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes them.")
@@ -284,7 +284,7 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
         next(iter(order := shuffled(len(images), plan.batch, plan.seed)))    # fewer images than a batch: said here
     one_of("autocast", autocast, ("auto", "bfloat16", "float32"))
     device, every = pick_device(device), positive("every", every)
-    path = None if path is None else check_writable(path)
+    limit, path = math.inf if limit is None else limit, None if path is None else check_writable(path)
     save_every = positive("save_every", plan.steps if save_every is None else save_every)
     bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
     method.to(device, memory_format=torch.channels_last).train()    # faster on GPUs and on CPUs
@@ -293,7 +293,8 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
         run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
         every=every, evaluate=evaluate, save_every=save_every, epoch=max(1, len(images) // plan.batch),
         optimiser=make_optimiser(method, plan), generator=torch.Generator(device).manual_seed(plan.seed),
-        forward=torch.compile(method) if compile else method, pending=[], batch=None, z1=None, good=None, mark=None)
+        forward=torch.compile(method) if compile else method, ends=time.perf_counter() + limit,
+        pending=[], batch=None, z1=None, good=None, mark=None)
 
 # %% ../nbs/06_training.ipynb #e9212b19
 def _described(plan, method, images, views, device, bf16) -> dict:

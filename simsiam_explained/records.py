@@ -1,0 +1,222 @@
+"""Records: one JSON file for each finished run, complete enough to be believed, or to be made again."""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .memory import whole_file
+
+__all__ = ["SCHEMA", "POINTS", "Record", "Shelf", "records_dir", "read_record", "read_shelf", "write_record", "thin",
+           "plain", "code_version", "commit", "machine", "peak_memory", "digest"]
+
+SCHEMA = 1        # of recipes and records; a changed default, or a changed meaning of a field, raises it
+POINTS = 400      # a stored curve has at most so many
+STATUS = ("ok", "collapsed", "diverged", "stopped")
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run of one recipe with one seed left behind. `final` and `untrained` are rows of figures
+    (loss, std, AUC, rank, kNN, linear and more), measured at the last step and before the first."""
+
+    schema: int
+    key: str                  # of the recipe
+    recipe: dict              # every field, every argument
+    seed: int
+    seeds: dict               # which seed the first weights, the order and the views had
+    status: str               # ok | collapsed | diverged | stopped
+    final: dict
+    untrained: dict
+    curves: dict              # {name: [[steps taken, value], …]}, at most POINTS each
+    spectra: dict             # {layer: singular values of the centred features, descending}
+    machine: dict             # device, name, threads, platform, packages
+    code: str                 # hash of the package's sources
+    commit: str | None        # where known
+    data: str                 # hash of the training images' bytes
+    flops: float              # forward, of one view
+    wall: float               # seconds of training
+    images_per_second: float
+    peak_memory: float        # MiB
+    digest: str               # hash of the trained weights: equal digests, equal bits
+    rules: dict = field(default_factory=dict)    # {claim: hash of its deciding rule when this run began}
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending: KEY-sSEED."""
+        return f"{self.key}-s{self.seed}"
+
+    @property
+    def row(self) -> dict:
+        """The final figures; what of them the untrained net had, as "untrained …"; the difference in kNN as "gain"."""
+        before = {f"untrained {name}": value for name, value in self.untrained.items()}
+        gain = self.final.get("kNN", math.nan) - self.untrained.get("kNN", math.nan)
+        return self.final | before | {"gain": gain, "status": self.status, "images/s": self.images_per_second}
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """All readable records of a folder, and one sentence for each file that is none."""
+
+    records: dict[tuple[str, int], Record] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def of(self, key: str) -> dict[int, Record]:
+        """Return {seed: record} of one recipe, by its key, whole runs only."""
+        found = {seed: r for (k, seed), r in self.records.items() if k == key and r.status != "stopped"}
+        return dict(sorted(found.items()))
+
+
+def records_dir() -> Path:
+    """Return the folder of the records: $SIMSIAM_EXPLAINED_RECORDS, else data/records of the clone this code runs from.
+
+    FileNotFoundError if the package was installed without its clone and nothing is named."""
+    if named := os.environ.get("SIMSIAM_EXPLAINED_RECORDS"):
+        return Path(named)
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "settings.ini").is_file():
+        raise FileNotFoundError("records: this package was installed without its data folder; name one with "
+                                "SIMSIAM_EXPLAINED_RECORDS, or install from a clone with pip install -e .")
+    return root / "data" / "records"
+
+
+def plain(value, digits: int = 6):
+    """Return `value` as strict JSON can hold it: floats to `digits` significant ones, NaN and infinities as null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v, digits) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v, digits) for v in value]
+    if isinstance(value, Tensor):
+        return plain(value.tolist(), digits)
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value
+
+
+def _numbers(row: dict) -> dict:
+    """Return a row of figures with null read as NaN."""
+    return {k: math.nan if v is None else _numbers(v) if isinstance(v, dict) else v for k, v in row.items()}
+
+
+def thin(curve: list, points: int = POINTS) -> list:
+    """Return at most `points` of a curve's points, evenly spread, the first and the last among them."""
+    if len(curve) <= points:
+        return list(curve)
+    return [curve[round(i * (len(curve) - 1) / (points - 1))] for i in range(points)]
+
+
+def write_record(record: Record, folder: Path | None = None) -> Path:
+    """Write `record` so that its file is whole or absent; return the path. ValueError for a stopped run."""
+    if record.status == "stopped":
+        raise ValueError(f"record: the run of {record.name} is stopped; only whole runs become records.")
+    folder = records_dir() if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = plain(asdict(record)) | {"recipe": plain(record.recipe, digits=17)}      # a recipe is exact
+    lines = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in content.items()]
+    with whole_file(path := folder / f"{record.name}.json") as file:
+        file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    return path
+
+
+def read_record(path: str | Path) -> Record:
+    """Return the record in one file; ValueError says what is wrong with it (damaged, foreign, of another schema)."""
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as fault:
+        raise ValueError(f"{path.name}: cannot be read as JSON ({fault}); restore it, or remove it and run its recipe "
+                         "again.") from fault
+    wanted = set(Record.__dataclass_fields__)
+    if not isinstance(found, dict) or not {"schema", "key", "recipe"} <= set(found):
+        raise ValueError(f"{path.name}: no record of this project; move it elsewhere.")
+    if found["schema"] != SCHEMA:
+        raise ValueError(f"{path.name}: has schema {found['schema']!r}, this version reads {SCHEMA}; run its recipe again.")
+    if set(found) != wanted:
+        raise ValueError(f"{path.name}: lacks or adds {', '.join(sorted(set(found) ^ wanted))}; restore it, or remove "
+                         "it and run its recipe again.")
+    record = Record(**found | {name: _numbers(found[name]) for name in ("final", "untrained")})
+    if path.stem != record.name or record.status not in STATUS:
+        raise ValueError(f"{path.name}: holds the run {record.name} with status {record.status!r}; its name or its "
+                         "content was changed.")
+    return record
+
+
+def read_shelf(folder: str | Path | None = None) -> Shelf:
+    """Return every record of `folder` (None: `records_dir()`); what cannot be read is named in `.problems`."""
+    folder = records_dir() if folder is None else Path(folder)
+    records, problems = {}, []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = read_record(path)
+            records[record.key, record.seed] = record
+        except (ValueError, TypeError, AttributeError) as fault:
+            problems.append(str(fault))
+    return Shelf(records, tuple(problems))
+
+
+@cache
+def code_version() -> str:
+    """Return a hash of the package's sources: equal versions, equal code."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(p.read_bytes().replace(b"\r\n", b"\n") for p in sources)).hexdigest()[:12]
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit that the sources stand at ("+" for changes since), or None outside a git clone."""
+    root = Path(__file__).resolve().parent
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", str(root)) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> dict:
+    """Return what the bits of a run depend on besides its recipe: device, threads, platform, packages."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {"device": device.type, "name": name, "threads": torch.get_num_threads(),
+            "platform": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+            "packages": {p: metadata.version(p) for p in PACKAGES}}
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the most memory, in MiB, that this process has held: on the GPU, or resident on the CPU (NaN if unknown)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:                     # Windows
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def digest(net: nn.Module | Tensor) -> str:
+    """Return a hash of all weights and buffers, or of one tensor, to the bit."""
+    state = {"": net} if isinstance(net, Tensor) else net.state_dict()
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
