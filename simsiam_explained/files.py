@@ -32,8 +32,8 @@ def fetch(name: str, split: str, folder: Path) -> Path:
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
             f"{name}: {path.name} is not in {folder}, and the download failed ({error}). Three roads: download "
-            f"{source.url} by hand into {folder} and call again; from_npz('FILE.npz') with keys train_images, "
-            "train_labels, …; from_folder('FOLDER') of image files. textures() needs no download.") from error
+            f"{source.url} by hand into {folder}, or put {name}.npz there with keys train_images, train_labels, …, and "
+            "call again; from_npz('FILE.npz'); from_folder('FOLDER') of image files. textures() needs no download.") from error
     labels = np.asarray(data.labels if name == "stl10" else data.targets, dtype=np.int64)
     known = {} if split == "unlabeled" else {"labels": labels, "classes": np.array(data.classes)}
     save_npz(path, images=data.data, **known)

@@ -307,8 +307,11 @@ def stl10(split: str = "train", root=None, device="cpu") -> Images:
 
 # %% ../nbs/01_images.ipynb #46c7376f
 def _downloaded(name: str, split: str, root, device) -> Images:
-    """A named torchvision set from its .npz in `root` (None = `cache_dir()`), which a download fills once."""
-    return from_npz(fetch(name, split, Path(root) if root else cache_dir()), device=device, name=name)
+    """A named torchvision set from its .npz in `root` (None = `cache_dir()`): put there by hand, else by a download."""
+    folder = Path(root) if root else cache_dir()
+    if (whole := folder / f"{name}.npz").is_file():      # both splits, as from_npz reads them
+        return from_npz(whole, split, device, name)
+    return from_npz(fetch(name, split, folder), device=device, name=name)
 
 # %% ../nbs/01_images.ipynb #ca0a50d4
 def load_images(
