@@ -6,8 +6,8 @@ import numpy as np
 import seaborn as sns
 
 __all__ = ["BLUE", "VERMILLION", "GREEN", "PURPLE", "ORANGE", "SKY", "BLACK", "GREY", "SERIES", "new_figure",
-           "end_label", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid",
-           "draw_report"]
+           "end_label", "end_labels", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid",
+           "draw_report", "draw_records"]
 
 # Okabe–Ito. One meaning each, in every chapter:
 BLUE = "#0072B2"        # the method as published
@@ -42,6 +42,15 @@ def end_label(ax, x: float, y: float, text: str, colour: str, dy: float = 0.0) -
     """Write `text` just right of the point (x, y), in `colour`; `dy` shifts it in points."""
     ax.annotate(text, (x, y), xytext=(4, dy), textcoords="offset points", color=colour, va="center",
                 fontsize=9, annotation_clip=False)
+
+
+def end_labels(ax, ends: dict, colours: dict, gap: float = 11.0) -> None:
+    """Name the curves that end at {name: (x, y)}, at least `gap` points apart. Set the limits of the axis before."""
+    last, point = -np.inf, ax.figure.dpi / 72
+    for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):
+        at = ax.transData.transform((x, y))[1] / point
+        last = max(at, last + gap)
+        end_label(ax, x, y, name, colours[name], dy=last - at)
 
 
 def reference(ax, y: float, text: str, where: float = 0.02, below: bool = False) -> None:
@@ -114,3 +123,17 @@ def draw_report(runs: dict, spectra: dict):
     draw_spectra(right, {name: sigma.cpu() for name, sigma in spectra.items()}, colours)
     right.set(title="Spectrum of the backbone's features", ylim=(1e-3, 1.5))
     return figure
+
+
+def draw_records(axes, runs: dict, measures: dict, colours: dict, dashed: tuple = ()) -> None:
+    """Draw the curves of records, runs {arm: [record of each seed]}: one axis for each of `measures` {curve: limits},
+    one line for each seed. The arms are named beside the last axis."""
+    for ax, (measure, limits) in zip(axes, measures.items()):
+        ends = {}
+        for arm, records in runs.items():
+            for record in records:
+                x, y = zip(*record.curves[measure])
+                ax.plot(x, y, color=colours[arm], linestyle="--" if arm in dashed else "-", linewidth=1.1, alpha=0.8)
+                ends[arm] = (x[-1], y[-1])
+        ax.set(ylim=limits, xlabel="step")
+    end_labels(axes[-1], ends, colours)

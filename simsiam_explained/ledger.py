@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 
 import pandas as pd
 
-from .evidence import Claim, Verdict, claims, judge
+from .evidence import Between, Claim, Collapses, Lower, Near, Number, Verdict, claims, judge, values
 from .memory import whole_file
 from .recipe import SCALES
-from .records import Shelf, read_shelf
+from .records import Record, Shelf, read_shelf
 
-__all__ = ["verdicts", "numbers", "page", "write_results"]
+__all__ = ["verdicts", "numbers", "conditions", "provenance", "page", "write_results"]
 
 NUMBERS = ("loss", "std", "AUC", "rank", "kNN", "linear", "untrained kNN")
 MARKS = ("<!-- results: made by `simsiam-explained claims --readme README.md` -->\n", "<!-- end results -->")
@@ -37,6 +37,56 @@ def numbers(verdict: Verdict, measures: Iterable[str] = NUMBERS) -> pd.DataFrame
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*measures, "status"])
 
 
+def _figure(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−") if abs(value) < 2 else f"{value:.1f}"
+
+
+def _says(condition, rows: dict) -> tuple[str, str]:
+    """Return what a condition asks, and the means over the seeds that answer it."""
+    def ours(measure: str, *arms: str) -> str:
+        return f"{measure} " + " against ".join(_figure(mean(values(rows, arm, measure))) for arm in arms)
+
+    match condition:
+        case Lower(measure, arm, than, other):
+            return (f"{measure}: {arm} below {than}" + (f" in {other}" if other else ""),
+                    ours(measure, arm) + f" against {ours(other, than)}" if other else ours(measure, arm, than))
+        case Between(measure, arm, low, high):
+            return f"{measure} of {arm} from {low:g} to {high:g}, every seed", ours(measure, arm)
+        case Collapses(arm, healthy, by, holds):
+            return (f"{arm} is {'' if holds else 'not '}collapsed, by {'std or rank' if by == 'either' else by}, every seed",
+                    "; ".join(ours(measure, arm, healthy) for measure in ("std", "rank") if by in (measure, "either")))
+        case Near(measure, arm, to, margin):
+            return f"{measure}: {arm} within {margin:g} of {to}", ours(measure, arm, to)
+        case Number(measure, arm, low, high):
+            return f"{measure} of {arm} is the paper's {low:g}" + (f" to {high:g}" if high != low else ""), ours(measure, arm)
+    return repr(condition), "–"
+
+
+def conditions(verdict: Verdict) -> pd.DataFrame:
+    """Return a row for each condition of a claim's rule: what it asks, the means that answer, its own verdict."""
+    rows = [(*_says(condition, verdict.rows), word) for condition, word in (verdict.conditions or {}).items()]
+    return pd.DataFrame(rows, columns=["asked", "seen", "verdict"]).replace(r"\bstd\b", "std·√d", regex=True)
+
+
+def _range(numbers: Iterable[float]) -> str:
+    low, *_, high = [f"{number:,.0f}" for number in sorted(numbers)] * 2
+    return low if low == high else f"{low} to {high}"
+
+
+def provenance(runs: Mapping[str, Iterable[Record]]) -> str:
+    """Return who, what and where of records {arm: records}: a line for each arm, then what they have in common."""
+    runs = {arm: list(of) for arm, of in runs.items() if of}
+    known, wide = [record for of in runs.values() for record in of], max(map(len, runs), default=0)
+    lines = [f"{arm:{wide}}  recipe {of[0].key}  seeds {', '.join(str(r.seed) for r in of)}  "
+             f"{_range(r.wall for r in of)} s a run, {_range(r.images_per_second for r in of)} images/s" for arm, of in runs.items()]
+    for r in {(r.commit, r.code, r.data, repr(r.machine)): r for r in known}.values():     # one, if nothing changed
+        m = r.machine
+        lines += [f"commit {r.commit or 'not known'}, code {r.code}, images {r.data}",
+                  f"{m['name']} ({m['device']}), {m['threads']} threads, {m['platform']}, Python {m['python']}",
+                  ", ".join(f"{package} {version}" for package, version in m["packages"].items())]
+    return "\n".join(lines)
+
+
 def page(claim: Claim, shelf: Shelf | None = None) -> str:
     """Return all that is known of one claim: its sentence and source, its rule, and for each scale recipes, figures, verdict."""
     shelf = read_shelf() if shelf is None else shelf
@@ -47,21 +97,31 @@ def page(claim: Claim, shelf: Shelf | None = None) -> str:
             verdict = judge(claim, shelf, scale)
             seeds = {arm: sorted(shelf.of(recipe.key)) for arm, recipe in recipes.items()}
             lines += [f"  {scale}: {verdict}", *(f"    {arm}: recipe {recipes[arm].key}, seeds {of}" for arm, of in seeds.items())]
-            lines += [f"    {word}: {condition}" for condition, word in (verdict.conditions or {}).items()]
+            lines += [f"    {row.verdict}: {row.asked} ({row.seen})" for row in conditions(verdict).itertuples()]
             if verdict.seeds:
                 lines += ["    " + line for line in numbers(verdict).round(3).to_string().splitlines()]
     return "\n".join(lines)
 
 
+def _runs_say(claim: Claim, shelf: Shelf, scale: str) -> str:
+    """Return one cell of the README: the verdict at one scale, and the figures that it rests on; "" without runs."""
+    verdict = judge(claim, shelf, scale)
+    if not verdict.seeds or claim.test:
+        return ""
+    seen = [(f"{condition.arm}: " if len(verdict.rows) > 2 else "") + row.seen
+            + (f" ({row.verdict})" if row.verdict != verdict.word else "")
+            for condition, row in zip(verdict.conditions, conditions(verdict).itertuples())]
+    return f"{scale}: **{verdict.word}**{str(verdict).removeprefix(verdict.word)}" + (f". {'; '.join(seen)}" if seen else "")
+
+
 def _results(shelf: Shelf) -> str:
     """Return the README's block: the claims that something is known of, one row each."""
-    table, lines = verdicts(shelf=shelf), ["| claim | paper | CPU, small net | GPU, ResNet-18 |", "|---|---|---|---|"]
-    known = table[(table["small"].str.contains("n =")) | (table["full"].str.contains("n ="))]
-    for name, row in known.iterrows():
-        verdict = judge(claims([name])[name], shelf, "small")
-        knn = "; ".join(f"{arm} {mean(r['kNN'] for r in rows):.3f}" for arm, rows in (verdict.rows or {}).items())
-        lines.append(f"| {row['claim']} | {row['paper']}, {row['source']} | {row['small']}. kNN: {knn} | {row['full']} |")
-    exact, silent = (table["small"] == "exact").sum(), len(table) - len(known) - (table["small"] == "exact").sum()
+    lines, exact, silent = ["| claim | the paper | our runs |", "|---|---|---|"], 0, 0
+    for claim in claims().values():
+        said = [text for scale in reversed(SCALES) if (text := _runs_say(claim, shelf, scale))]
+        exact, silent = exact + bool(claim.test), silent + (not said and not claim.test)
+        if said:
+            lines.append(f"| {claim.sentence} | {claim.paper} ({claim.source}) | {'<br>'.join(said)} |")
     return "\n".join([*lines, "", f"{exact} further claims are exact and held by tests; {silent} are not tested yet."])
 
 
