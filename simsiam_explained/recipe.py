@@ -110,8 +110,9 @@ class _Buildable(_Complete):
 
     def build(self, seed: int = 0) -> nn.Module:
         """Return the method with the first weights of `seed`, on the CPU."""
-        _, channels, side = SHAPES[self.images]
-        given = {"seed": seed, "channels": channels, "shape": (channels, self.size or side, self.size or side)}
+        n, channels, side = SHAPES[self.images]
+        given = {"seed": seed, "channels": channels, "shape": (channels, self.size or side, self.size or side),
+                 "n": min(self.n or n, n), "batch": self.batch}
         fit_to = lambda name: {k: v for k, v in given.items() if k in _takes(name)}  # noqa: E731
         backbone = find(self.backbone)(**dict(self.net), **fit_to(self.backbone))
         return find(self.method)(backbone, **dict(self.parts), **fit_to(self.method))

@@ -121,6 +121,8 @@ def _one_step(job: SimpleNamespace, batch: Tensor) -> None:
     run, method = job.run, job.run.method
     job.rates = set_lr(job.optimiser, job.plan, run.step, job.epoch)
     pixels = job.images.pixels[batch.to(job.device)]                            # (B, C, H, W) uint8
+    if hasattr(method, "before_step"):
+        method.before_step(batch)                                               # a memory with a place for each image
     pairs = getattr(method, "views_per_image", 2) // 2
     xs = [x for _ in range(pairs) for x in job.views(pixels, job.generator)]    # x1, x2 (, x3, x4)
     xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
@@ -300,7 +302,8 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
 def _described(plan, method, images, views, device, bf16) -> dict:
     """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
     switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
-                if not k.startswith("_") and k != "training" and isinstance(v, (bool, str, tuple, FunctionType))}
+                if not k.startswith("_") and k not in ("training", "views_per_image")
+                and isinstance(v, (bool, int, float, str, tuple, FunctionType))}
     return asdict(plan) | {
         "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights", **switches,
         "images": f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16,

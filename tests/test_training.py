@@ -308,6 +308,17 @@ def test_an_order_that_cannot_be_followed_is_an_error(order, kind, text):
         go(order=order)
 
 
+def test_a_method_with_a_memory_is_told_the_batch_before_each_step():
+    class Told(Tiny):
+        def before_step(self, batch):
+            told.append((len(self.seen), batch))
+
+    told = []
+    go(Told(), steps=6)
+    assert [seen for seen, _ in told] == [0, 1, 2, 3, 4, 5]
+    assert all(torch.equal(batch, known) for (_, batch), known in zip(told, shuffled(40, 8), strict=False))
+
+
 # what is refused before the first step
 
 @pytest.mark.parametrize("change, kind, text", [
