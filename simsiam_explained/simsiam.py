@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import one_of
-from .collapse import STD_SHARE
 from .encoders import feature_dim, mlp
 from .encoders import predictor as predictor_head
 from .encoders import projector as projector_head
@@ -21,7 +20,7 @@ from .evidence import Between, Claim, Collapses, Lower, Near, Number
 
 # %% auto #0
 __all__ = ['SIMILARITY', 'PAIRS', 'PREDICTORS', 'CLAIMS', 'D', 'cross_entropy', 'Output', 'make_predictor', 'check_views',
-           'Method', 'Siamese', 'SimSiam', 'stop_gradient_rule']
+           'Method', 'Siamese', 'SimSiam']
 
 # %% ../nbs/08_stop_gradient.ipynb #323b7618
 def D(
@@ -155,18 +154,6 @@ class SimSiam(Siamese):
         target = [zj.detach() if self.stop_gradient else zj for zj in z]  # the whole stop-gradient
         terms = [self.similarity(p[i], target[j]) for i, j in self.pairs]
         return Output(torch.stack(terms).mean(), z[0], z[1], p[0], p.get(1))
-
-# %% ../nbs/08_stop_gradient.ipynb #a6fcb67d
-def stop_gradient_rule(on: Sequence[dict], off: Sequence[dict]) -> dict[str, bool]:
-    """Return the three things that the claim needs, from rows with 'loss', 'std' and 'kNN', paired by seed.
-
-    Supported if all are True (SimSiam Fig. 2 and footnote 4: the loss must be better and the output constant)."""
-    pairs = list(zip(on, off, strict=True))
-    return {
-        "the loss ends lower without it": all(b["loss"] < a["loss"] for a, b in pairs),
-        "std·√d ends below half without it": all(b["std"] < STD_SHARE * a["std"] for a, b in pairs),
-        "kNN ends lower without it": all(b["kNN"] < a["kNN"] for a, b in pairs),
-    }
 
 # %% ../nbs/08_stop_gradient.ipynb #c15fc606
 CLAIMS = [
