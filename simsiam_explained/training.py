@@ -22,12 +22,13 @@ from tqdm import tqdm
 from .checks import check_writable, one_of, pick_device, positive, usable_cores
 from .collapse import std_ratio
 from .images import Images
+from .lars import LARS
 from .memory import (Diverged, Run, interruptible, load_checkpoint, own_randomness, restore,
                                       save_checkpoint, snapshot, undisturbed)
 from .views import Views
 
 # %% auto #0
-__all__ = ['lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'Run', 'Diverged', 'save_checkpoint',
+__all__ = ['OPTIMISERS', 'lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'Run', 'Diverged', 'save_checkpoint',
            'load_checkpoint']
 
 # %% ../nbs/06_training.ipynb #8df2ec08
@@ -64,28 +65,32 @@ class Plan:
     schedule: str = "cosine"     # or "constant"
     per: str = "step"            # choice: smooth; the official code moves the rate once an "epoch"
     seed: int = 0                # of order, views and dropout; the first weights have their own
+    optimiser: str = "sgd"       # or "lars": BYOL's, SimCLR's
 
     @property
     def lr0(self) -> float:
         """The peak rate under linear scaling: base_lr × batch / 256 (§3)."""
         return self.base_lr * self.batch / 256
 
-# %% ../nbs/06_training.ipynb #3656d481
-def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.SGD:
-    """Return SGD over `method.param_groups()`, or over all trainable weights where a method has no such groups.
+# %% ../nbs/06_training.ipynb #8c48b61d
+OPTIMISERS = {"sgd": torch.optim.SGD, "lars": LARS}
+
+
+def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """Return SGD or LARS over `method.param_groups()`, or over all trainable weights where a method has no groups.
 
     A group with constant_lr=True keeps lr0 from the first step to the last, without warm-up (SimSiam §4.2; the
-    author in issue 11 of the official code)."""
-    groups = []
+    author in issue 11 of the official code); one with an lr_factor has its rate times that. LARS spares vectors."""
+    groups, spare = [], plan.decay == "no_norm_bias" or plan.optimiser == "lars"     # BYOL §3.3
     for group in getattr(method, "param_groups", lambda: [{"params": method.parameters()}])():
         weights = [w for w in group["params"] if w.requires_grad]
-        vector = [plan.decay == "no_norm_bias" and w.ndim < 2 for w in weights]    # BN's weights and biases
-        for spared, decay in ((False, plan.weight_decay), (True, 0.0)):
-            if ws := [w for w, v in zip(weights, vector) if v == spared]:
-                groups.append({"params": ws, "weight_decay": decay, "constant_lr": bool(group.get("constant_lr"))})
+        rules = {"constant_lr": bool(group.get("constant_lr")), "lr_factor": group.get("lr_factor", 1.0)}
+        for spared, decay in ((False, plan.weight_decay), (True, 0.0)):            # vectors: BN's weights and biases
+            if ws := [w for w in weights if (spare and w.ndim < 2) == spared]:
+                groups.append({"params": ws, "weight_decay": decay, "adapt": not spared, **rules})
     if not groups:
         raise ValueError(f"method: this {type(method).__name__} has no trainable weights; requires_grad is off on all.")
-    return torch.optim.SGD(groups, lr=plan.lr0, momentum=plan.momentum)
+    return OPTIMISERS[plan.optimiser](groups, lr=plan.lr0, momentum=plan.momentum)
 
 # %% ../nbs/06_training.ipynb #41e7de7f
 def set_lr(optimiser: torch.optim.Optimizer, plan: Plan, step: int, epoch: int = 1) -> dict[str, float]:
@@ -93,9 +98,11 @@ def set_lr(optimiser: torch.optim.Optimizer, plan: Plan, step: int, epoch: int =
 
     `epoch` is the number of steps in one, for per="epoch"."""
     lr = lr_at(step, plan.steps, plan.lr0, plan.warmup, plan.schedule, epoch if plan.per == "epoch" else 1)
-    for group in optimiser.param_groups:
-        group["lr"] = plan.lr0 if group["constant_lr"] else lr
-    return {"constant_lr" if group["constant_lr"] else "lr": group["lr"] for group in optimiser.param_groups}
+    rates = {"constant_lr": plan.lr0, "lr": lr}
+    names = ["constant_lr" if group["constant_lr"] else "lr" for group in optimiser.param_groups]
+    for name, group in zip(names, optimiser.param_groups):
+        group["lr"] = rates[name] * group.get("lr_factor", 1.0)
+    return {name: rates[name] for name in names}
 
 # %% ../nbs/06_training.ipynb #0f914358
 @dataclass(frozen=True)
@@ -230,16 +237,16 @@ def _after_step(job: SimpleNamespace, bar: tqdm, stop: bool) -> bool:
 # %% ../nbs/06_training.ipynb #37a82818
 def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: int = 256, base_lr: float = 0.05,
         momentum: float = 0.9, weight_decay: float = 1e-4, decay: str = "all", warmup: int = 0,
-        schedule: str = "cosine", per: str = "step", seed: int = 0, order: Iterable | None = None,
-        device: str | torch.device = "auto", autocast: str = "auto", compile: bool = False, every: int = 50,
-        evaluate: Callable | None = None, checkpoint: str | None = None, save_every: int | None = None,
-        resume: str | Run | None = None, limit: float | None = None, progress: bool = True) -> Run:
+        schedule: str = "cosine", per: str = "step", optimiser: str = "sgd", seed: int = 0,
+        order: Iterable | None = None, device: str | torch.device = "auto", autocast: str = "auto",
+        compile: bool = False, every: int = 50, evaluate: Callable | None = None, checkpoint: str | None = None,
+        save_every: int | None = None, resume: str | Run | None = None, limit: float | None = None,
+        progress: bool = True) -> Run:
     """Train `method` in place and return the Run. `steps` … `seed` are the fields of Plan; the rest:
-
     order: index batches, the same each time; None: `shuffled`. autocast: "auto" is bfloat16 on CUDA. evaluate(method)
     → dict, every `every` steps and at the last. checkpoint: a file for Ctrl-C, `save_every` and the end. resume: such
     a file, or a stopped Run. limit: seconds, then it stops as by Ctrl-C. Raises Diverged. Moves all to `device`."""
-    plan = _checked(Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed))
+    plan = _checked(Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed, optimiser))
     said = (order, device, autocast, compile, every, evaluate, checkpoint, save_every, limit)
     job = _prepare(plan, method, images, views, *said)
     with own_randomness(job.device, seed), interruptible() as asked:
@@ -263,6 +270,7 @@ def _checked(plan: Plan) -> Plan:
     one_of("decay", plan.decay, ("all", "no_norm_bias"))
     one_of("schedule", plan.schedule, ("cosine", "constant"))
     one_of("per", plan.per, ("step", "epoch"))
+    one_of("optimiser", plan.optimiser, OPTIMISERS)
     if isinstance(plan.seed, bool) or not isinstance(plan.seed, int) or plan.seed < 0:
         raise ValueError(f"seed: got {plan.seed!r}, expected a whole number ≥ 0.")
     for name in ("base_lr", "momentum", "weight_decay", "warmup"):
