@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import one_of
-from .encoders import feature_dim, mlp
-from .encoders import predictor as predictor_head
+from .encoders import feature_dim
 from .encoders import projector as projector_head
 from .evidence import Between, Claim, Collapses, Lower, Near, Number
+from .predictor import make_predictor
 
 # %% auto #0
-__all__ = ['SIMILARITY', 'PAIRS', 'PREDICTORS', 'CLAIMS', 'D', 'cross_entropy', 'Output', 'make_predictor', 'check_views',
-           'Method', 'Siamese', 'SimSiam']
+__all__ = ['SIMILARITY', 'PAIRS', 'CLAIMS', 'D', 'cross_entropy', 'Output', 'check_views', 'Method', 'Siamese', 'SimSiam']
 
 # %% ../nbs/08_stop_gradient.ipynb #323b7618
 def D(
@@ -54,25 +53,6 @@ class Output(NamedTuple):
     z2: Tensor
     p1: Tensor
     p2: Tensor | None  # None where the second view predicts nothing (asymmetric)
-
-# %% ../nbs/08_stop_gradient.ipynb #33048704
-PREDICTORS = ("mlp", "none", "fixed", "linear")
-
-
-def make_predictor(
-    kind: str,  # mlp | none | fixed | linear
-    dim: int,  # d of z and p
-    hidden: int | None = None,  # bottleneck of the mlp; None: dim // 4
-    bn: str = "default",  # Table 3; only "all" puts BN on the output
-    seed: int | None = None,  # of the initial weights; None: torch's global generator
-) -> nn.Module:
-    """Return h: (B, dim) → (B, dim). 'fixed' is the mlp frozen at its random start (SimSiam Table 1b)."""
-    one_of("predictor", kind, PREDICTORS)
-    if kind == "none":
-        return nn.Identity()
-    if kind == "linear":
-        return mlp((dim, dim), bias_out=False, seed=seed)  # choice: no bias, as in linear theories of the predictor
-    return predictor_head(dim, hidden, bn=bn, seed=seed).requires_grad_(kind == "mlp")
 
 # %% ../nbs/08_stop_gradient.ipynb #588ff010
 def check_views(views: tuple, expected: int) -> None:
@@ -112,7 +92,7 @@ class Siamese(Method):
         self,
         backbone: nn.Module,  # any (B, C, H, W) → (B, d)
         *,
-        predictor: str = "mlp",  # mlp | none | fixed | linear, Table 1
+        predictor: str = "mlp",  # one of predictor.PREDICTORS, Table 1
         predictor_lr: str = "constant",  # constant | scheduled, Table 1(c)
         bn: str = "default",  # none | hidden | default | all, Table 3
         affine: bool = True,  # scale and offset of the projector's output BN: 68.1 with, 68.2 without, §4.4
@@ -169,8 +149,6 @@ CLAIMS = [
           test="test_collapse.py::test_std_never_exceeds_one"),
     Claim("simsiam-6", "The mean over views is the η that minimises E‖F(T(x)) − η‖².", "§5.1, eq. 9",
           test="test_evidence.py::test_the_mean_over_views_minimises_the_squared_distance"),
-    Claim("simsiam-7", "A constant predictor rate stays at lr0 while the encoder's follows the cosine.", "§4.2",
-          test="test_training.py::test_the_constant_group_keeps_lr0_while_the_encoder_follows_the_cosine"),
     Claim("simsiam-8", "One step of the alternation (k = 1) is SimSiam's own update.", "§5.2"),
 ]
 
@@ -178,7 +156,6 @@ CLAIMS = [
 _OUR, _NO_SG, _OFF, _NO_SG_OFF = "SimSiam", "no stop-gradient", "affine off", "no stop-gradient, affine off"
 _STOP = {_OUR: {}, _NO_SG: {"stop_gradient": False}}
 _AFFINE = {_OFF: {"affine": False}, _NO_SG_OFF: {"affine": False, "stop_gradient": False}}
-_NONE, _FIXED = {"no predictor": {"predictor": "none"}}, {"fixed predictor": {"predictor": "fixed"}}
 CLAIMS += [
     Claim("simsiam-9", "Removing the stop-gradient collapses SimSiam: a better loss, a constant output, a worse kNN.",
           "Fig. 2, §4.1", "67.7 → 0.1 linear", _STOP,
@@ -190,12 +167,6 @@ CLAIMS += [
           "§4.4, and a toy of ours", "68.2 with stop-gradient", _AFFINE,   # choice: "hardly" is a std·√d above 0.25
           (Collapses(_NO_SG_OFF, _OFF, by="rank"), Lower("AUC", _OFF, _NO_SG_OFF), Between("std", _NO_SG_OFF, 0.25, 1.01)),
           priority=1),
-    Claim("simsiam-11", "Removing the predictor collapses SimSiam in the same way.", "Table 1(a)", "0.1 linear",
-          {_OUR: {}} | _NONE, (Lower("loss", *_NONE, _OUR), Collapses(*_NONE, _OUR, by="std"), Lower("kNN", *_NONE, _OUR)),
-          priority=2),
-    Claim("simsiam-11-fixed", "A predictor fixed at its start does not collapse, but learns nothing useful.", "Table 1(b)",
-          "1.5 linear", {_OUR: {}} | _FIXED, (Collapses(*_FIXED, _OUR, holds=False), Lower("loss", _OUR, *_FIXED),
-          Lower("kNN", *_FIXED, _OUR)), priority=2),
 ]
 
 # %% ../nbs/08_stop_gradient.ipynb #4cd22cbd
@@ -203,14 +174,12 @@ def _harmless(arms: Sequence[str]) -> tuple:
     return tuple(Collapses(arm, _OUR, holds=False) for arm in arms)
 
 
-_LR, _SIM = {"scheduled predictor": {"predictor_lr": "scheduled"}}, {"cross-entropy": {"similarity": "cross_entropy"}}
+_SIM = {"cross-entropy": {"similarity": "cross_entropy"}}
 _BATCH = {f"batch {n}": {"batch": n, "steps": None} for n in (64, 512)}    # steps None: as many images
 _LARGE = {"batch 1024": {"batch": 1024, "steps": None}}
 _BN = {f"BN {kind}": {"bn": kind} for kind in ("none", "hidden", "all")}
 _ASYM = {name: {"symmetry": name} for name in ("asymmetric", "asymmetric 2x")}
 CLAIMS += [
-    Claim("simsiam-12", "A predictor with a constant rate does better than with a decayed one.", "Table 1(c)",
-          "68.1 against 67.7", {_OUR: {}} | _LR, (Lower("linear", *_LR, _OUR),), priority=3),
     Claim("simsiam-13", "Batches of 64 to 512 end within 2 points, and none collapses.", "Table 2", "66.1 to 68.1",
           {_OUR: {}} | _BATCH, _harmless(_BATCH) + tuple(Near("linear", arm, _OUR, 0.02) for arm in _BATCH), priority=4),
     Claim("simsiam-13-large", "A batch of 1024 ends within 2 points of one of 256.", "Table 2", "68.0 against 68.1",
