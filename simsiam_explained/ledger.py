@@ -41,6 +41,10 @@ def _figure(value: float) -> str:
     return f"{value:.3f}".replace("-", "−") if abs(value) < 2 else f"{value:.1f}"
 
 
+def _bound(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
 def _says(condition, rows: dict) -> tuple[str, str]:
     """Return what a condition asks, and the means over the seeds that answer it."""
     def ours(measure: str, *arms: str) -> str:
@@ -51,14 +55,16 @@ def _says(condition, rows: dict) -> tuple[str, str]:
             return (f"{measure}: {arm} below {than}" + (f" in {other}" if other else ""),
                     ours(measure, arm) + f" against {ours(other, than)}" if other else ours(measure, arm, than))
         case Between(measure, arm, low, high):
-            return f"{measure} of {arm} from {low:g} to {high:g}, every seed", ours(measure, arm)
+            return f"{measure} of {arm} from {_bound(low)} to {_bound(high)}, every seed", ours(measure, arm)
         case Collapses(arm, healthy, by, holds):
-            return (f"{arm} is {'' if holds else 'not '}collapsed, by {'std or rank' if by == 'either' else by}, every seed",
+            way = f"{'' if holds else 'not '}collapsed, by {'std or rank' if by == 'either' else by}"
+            return (f"{arm} is {way}, every seed",
                     "; ".join(ours(measure, arm, healthy) for measure in ("std", "rank") if by in (measure, "either")))
         case Near(measure, arm, to, margin):
             return f"{measure}: {arm} within {margin:g} of {to}", ours(measure, arm, to)
         case Number(measure, arm, low, high):
-            return f"{measure} of {arm} is the paper's {low:g}" + (f" to {high:g}" if high != low else ""), ours(measure, arm)
+            paper = _bound(low) + (f" to {_bound(high)}" if high != low else "")
+            return f"{measure} of {arm} is the paper's {paper}", ours(measure, arm)
     return repr(condition), "–"
 
 
@@ -78,7 +84,8 @@ def provenance(runs: Mapping[str, Iterable[Record]]) -> str:
     runs = {arm: list(of) for arm, of in runs.items() if of}
     known, wide = [record for of in runs.values() for record in of], max(map(len, runs), default=0)
     lines = [f"{arm:{wide}}  recipe {of[0].key}  seeds {', '.join(str(r.seed) for r in of)}  "
-             f"{_range(r.wall for r in of)} s a run, {_range(r.images_per_second for r in of)} images/s" for arm, of in runs.items()]
+             f"{_range(r.wall for r in of)} s a run, {_range(r.images_per_second for r in of)} images/s"
+             for arm, of in runs.items()]
     for r in {(r.commit, r.code, r.data, repr(r.machine)): r for r in known}.values():     # one, if nothing changed
         m = r.machine
         lines += [f"commit {r.commit or 'not known'}, code {r.code}, images {r.data}",
@@ -111,7 +118,8 @@ def _runs_say(claim: Claim, shelf: Shelf, scale: str) -> str:
     seen = [(f"{condition.arm}: " if len(verdict.rows) > 2 else "") + row.seen
             + (f" ({row.verdict})" if row.verdict != verdict.word else "")
             for condition, row in zip(verdict.conditions, conditions(verdict).itertuples())]
-    return f"{scale}: **{verdict.word}**{str(verdict).removeprefix(verdict.word)}" + (f". {'; '.join(seen)}" if seen else "")
+    told = f"{scale}: **{verdict.word}**{str(verdict).removeprefix(verdict.word)}"
+    return f"{told}. {'; '.join(seen)}" if seen else told
 
 
 def _results(shelf: Shelf) -> str:
@@ -121,7 +129,7 @@ def _results(shelf: Shelf) -> str:
         said = [text for scale in reversed(SCALES) if (text := _runs_say(claim, shelf, scale))]
         exact, silent = exact + bool(claim.test), silent + (not said and not claim.test)
         if said:
-            lines.append(f"| {claim.sentence} | {claim.paper} ({claim.source}) | {'<br>'.join(said)} |")
+            lines.append(f"| {claim.sentence} `{claim.id}` | {claim.paper} ({claim.source}) | {'<br>'.join(said)} |")
     return "\n".join([*lines, "", f"{exact} further claims are exact and held by tests; {silent} are not tested yet."])
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The package must be what the notebooks export, and every stored output must come from the present source.
+# The package must be what the notebooks export, every stored output must come from the present source, and the README's
+# results must be what the records say.
 # Stale modules are removed first: an export alone would leave the module of a deleted or renamed notebook.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-before=$(git status --porcelain simsiam_explained nbs)
+before=$(git status --porcelain simsiam_explained nbs data README.md)
 if [ -n "$before" ]; then
     echo "check_drift: commit or stash these first:"; echo "$before"; exit 1
 fi
@@ -16,4 +17,8 @@ if [ -n "$after" ]; then
     echo "$after"; git --no-pager diff --stat simsiam_explained nbs; exit 1
 fi
 python tools/execute_notebooks.py --check
-echo "check_drift: package and notebooks agree"
+python -m simsiam_explained.cli claims --readme README.md
+if ! git --no-pager diff --exit-code README.md; then
+    echo "check_drift: the README's results were not what the records say; they are now: commit README.md"; exit 1
+fi
+echo "check_drift: package, notebooks, records and README agree"
