@@ -167,6 +167,11 @@ class AtLeast:
             return word if word == "not tested" else "direction reproduced"
         return "contradicted" if word == "direction reproduced" else "no difference seen"
 
+    def says(self, rows: dict) -> tuple[str, str]:
+        """Return what is asked, and the means that answer it (for the ledger)."""
+        ours = " against ".join(f"{mean(values(rows, arm, self.measure)):.3f}" for arm in (self.arm, self.than))
+        return f"{self.measure}: {self.arm} at most {self.margin:g} below {self.than}", f"{self.measure} {ours}"
+
 # %% ../nbs/11_em.ipynb #3fe6a469
 _OUR, _K = "SimSiam", {k: {"method": "em.MultiStep", "k": k} for k in (10, 100, "epoch")}
 _STEPS = {"k = 1": {}, "k = 10": _K[10], "k = 100": _K[100]}       # k = 1 is SimSiam to the bit: its own recipe

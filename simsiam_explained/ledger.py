@@ -50,6 +50,8 @@ def _says(condition, rows: dict) -> tuple[str, str]:
     def ours(measure: str, *arms: str) -> str:
         return f"{measure} " + " against ".join(_figure(mean(values(rows, arm, measure))) for arm in arms)
 
+    if hasattr(condition, "says"):      # a chapter's own condition
+        return condition.says(rows)
     match condition:
         case Lower(measure, arm, than, other):
             return (f"{measure}: {arm} below {than}" + (f" in {other}" if other else ""),

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from simsiam_explained import em
 from simsiam_explained.em import AtLeast, Alternation, MeanOfViews, MemoryBank, MultiStep, closed_form
 from simsiam_explained.encoders import resnet
+from simsiam_explained.evidence import Verdict
 from simsiam_explained.images import Images
+from simsiam_explained.ledger import conditions
 from simsiam_explained.recipe import Recipe, base
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import fit, load_checkpoint, shuffled
@@ -257,3 +259,10 @@ def test_arms_that_are_simsiam_share_its_recipe():
 def test_at_least_is_one_sided(here, word):
     rows = {"a": [{"x": v} for v in here], "b": [{"x": v} for v in (0.50, 0.51, 0.52)[:len(here)]]}
     assert AtLeast("x", "a", "b", 0.01)(rows) == word
+
+
+def test_the_ledger_says_what_at_least_asked_and_saw():
+    rows = {"a": [{"x": v} for v in (0.40, 0.41, 0.42)], "b": [{"x": v} for v in (0.50, 0.51, 0.52)]}
+    rule = AtLeast("x", "a", "b", 0.01)
+    table = conditions(Verdict("contradicted", (0, 1, 2), {rule: rule(rows)}, rows))
+    assert table.iloc[0].tolist() == ["x: a at most 0.01 below b", "x 0.410 against 0.510", "contradicted"]
