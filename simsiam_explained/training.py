@@ -80,12 +80,14 @@ def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     """Return SGD or LARS over `method.param_groups()`, or over all trainable weights where a method has no groups.
 
     A group with constant_lr=True keeps lr0 from the first step to the last, without warm-up (SimSiam §4.2; the
-    author in issue 11 of the official code); one with an lr_factor has its rate times that. LARS spares vectors."""
+    author in issue 11 of the official code); an lr_factor multiplies a group's rate, a weight_decay stands in place
+    of the plan's. LARS spares vectors."""
     groups, spare = [], plan.decay == "no_norm_bias" or plan.optimiser == "lars"     # BYOL §3.3
     for group in getattr(method, "param_groups", lambda: [{"params": method.parameters()}])():
         weights = [w for w in group["params"] if w.requires_grad]
         rules = {"constant_lr": bool(group.get("constant_lr")), "lr_factor": group.get("lr_factor", 1.0)}
-        for spared, decay in ((False, plan.weight_decay), (True, 0.0)):            # vectors: BN's weights and biases
+        own = group.get("weight_decay", plan.weight_decay)
+        for spared, decay in ((False, own), (True, 0.0)):                          # vectors: BN's weights and biases
             if ws := [w for w in weights if (spare and w.ndim < 2) == spared]:
                 groups.append({"params": ws, "weight_decay": decay, "adapt": not spared, **rules})
     if not groups:

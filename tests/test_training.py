@@ -146,6 +146,12 @@ def test_weight_decay_spares_vectors_only_if_asked():
     assert count == len(list(Tiny().parameters()))
 
 
+def test_a_group_may_have_its_own_weight_decay():
+    method, weight = nn.Linear(2, 2), nn.Parameter(torch.ones(2))
+    method.param_groups = lambda: [{"params": [weight], "weight_decay": 0.0}, {"params": method.parameters()}]
+    assert [g["weight_decay"] for g in make_optimiser(method, Plan(1, weight_decay=0.1)).param_groups] == [0.0, 0.1]
+
+
 def test_a_method_without_groups_is_one_group_of_what_can_be_trained():
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
     (group,) = make_optimiser(net, Plan(1)).param_groups
