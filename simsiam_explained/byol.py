@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import one_of
-from .evidence import Between, Claim, Collapses, Lower, Near, Number
+from .evidence import Between, Claim, Collapses, Lower, Near, Number, direction, values
 from .norms import swap_norm
 from .simsiam import Output, Siamese, check_views
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'TARGETS', 'CLAIMS', 'ema', 'tau_at', 'byol_loss', 'optimal_predictor', 'scrambled', 'WithTarget', 'BYOL']
+__all__ = ['SCHEDULES', 'TARGETS', 'CLAIMS', 'ema', 'tau_at', 'byol_loss', 'optimal_predictor', 'scrambled', 'WithTarget', 'BYOL',
+           'CostsLess']
 
 # %% ../nbs/12_ema.ipynb #b4c9ba22
 @torch.no_grad()
@@ -40,7 +42,7 @@ SCHEDULES = ("cosine", "constant")
 
 
 def tau_at(step: int, steps: int, tau: float = 0.996, schedule: str = "cosine") -> float:
-    """Return τ of `step` (from 0) of `steps`: 1 − (1 − τ)·(cos(π·step/steps) + 1)/2, from `tau` up to 1 (BYOL §3.3)."""
+    """Return τ of `step` (from 0): 1 − (1 − τ)·(cos(π·step/steps) + 1)/2, rising from `tau` to 1 (BYOL §3.3)."""
     return tau if schedule == "constant" else 1 - (1 - tau) * (math.cos(math.pi * step / steps) + 1) / 2
 
 # %% ../nbs/12_ema.ipynb #9b9612d3
@@ -52,7 +54,7 @@ def byol_loss(
     temperature: float = 0.1,   # α, of the negatives alone
     normalise: bool = True,     # False: plain squared distances, Tab. 20
 ) -> Tensor:
-    """Return the sum over both directions of the mean ‖p̂ − t̂‖² = 2 − 2·cos: 0 to 8, and 4 at right angles (BYOL §3.1).
+    """Return the sum over both directions of the mean ‖p̂ − t̂‖² = 2 − 2·cos: 0 to 8, 4 at right angles (BYOL §3.1).
 
     beta: plus β·2α·ln Σ exp(cos/α) over all targets of the batch but one's own view: SimCLR's negatives."""
     half = len(p) // 2
@@ -69,7 +71,7 @@ def byol_loss(
 def optimal_predictor(z: Tensor, t: Tensor, ridge: float = 1e-3) -> Tensor:
     """Return the matrix W (d, d) that brings z @ W nearest to t, both (N, d): (ZᵀZ + r·I)⁻¹ ZᵀT (BYOL App. I).
 
-    r is `ridge` times the mean eigenvalue of ZᵀZ. choice: without it W follows the noise of directions that are nearly empty."""
+    r is `ridge` times the mean eigenvalue of ZᵀZ. choice: without it W follows the noise in nearly empty directions."""
     z, t = z.double(), t.double()
     gram = z.T @ z
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -94,7 +96,8 @@ TARGETS = ("ema", "copy", "random", "online")
 def _number(what: str, given: float, low: float, high: float = math.inf) -> float:
     """Return `given` as a float if it lies in [low, high]; otherwise ValueError."""
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high or given == math.inf:
-        raise ValueError(f"{what}: got {given!r}, expected a number from {low:g}{'' if high == math.inf else f' to {high:g}'}.")
+        top = "" if high == math.inf else f" to {high:g}"
+        raise ValueError(f"{what}: got {given!r}, expected a number from {low:g}{top}.")
     return float(given)
 
 
@@ -113,7 +116,7 @@ class _Following(Siamese):
         return nn.Sequential(self.backbone, self.projector)
 
     def targets(self, views: tuple, z: list[Tensor]) -> list[Tensor]:
-        """Return the target's outputs for `views`, without gradient; of target "online" the network's own z, with it."""
+        """Return the target's outputs for `views`, without gradient; of target "online" z itself, with it."""
         if self.target is None:
             return z
         with torch.no_grad():
@@ -132,7 +135,7 @@ class WithTarget(_Following):
 
     def __init__(self, backbone: nn.Module, *,
                  target: str = "ema",            # ema | copy (τ = 0) | random (τ = 1, another net) | online (none)
-                 tau: float = 0.996,             # first τ; the official code has 0.99 for 100 and 300 epochs, 0.996 for 1000
+                 tau: float = 0.996,             # the first; official code: 0.99 for 100 and 300 epochs, 0.996 for 1000
                  tau_schedule: str = "cosine",   # cosine, up to 1 | constant
                  average_buffers: bool = False,  # BN's running statistics too; the official code does not
                  norm: str = "batch",            # batch | group | none | matched, Richemond et al. 2020
@@ -164,8 +167,8 @@ class _Predicting(WithTarget):
         """Return backbone, projector and predictor, each with the factor of its learning rate (BYOL Tab. 21, 22)."""
         parts = ((self.backbone, 1.0, False), (self.projector, self.projector_factor, False),
                  (self.predictor, self.predictor_factor, self.predictor_lr == "constant"))
-        groups = [{"params": [w for w in part.parameters() if w.requires_grad], "lr_factor": factor, "constant_lr": held}
-                  for part, factor, held in parts]
+        groups = [{"params": [w for w in part.parameters() if w.requires_grad], "lr_factor": factor,
+                   "constant_lr": held} for part, factor, held in parts]
         return [group for group in groups if group["params"]]
 
     def predictions(self, z: list[Tensor], t: list[Tensor]) -> list[Tensor]:
@@ -188,17 +191,18 @@ class _Training(_Predicting):
         t = self.targets(views, z)
         p = self.predictions(z, t)
         with torch.autocast(z[0].device.type, enabled=False):
-            loss = byol_loss(_rows(p), _rows(t), beta=self.beta, temperature=self.temperature, normalise=self.normalise)
+            loss = byol_loss(_rows(p), _rows(t), beta=self.beta, temperature=self.temperature,
+                             normalise=self.normalise)
         return Output(self.loss_scale * loss, *z, *p)
 
 # %% ../nbs/12_ema.ipynb #92b22775
 class BYOL(_Training):
-    """Grill et al. 2020, defaults as published. Besides: all arguments of WithTarget and Siamese (target, tau, dim, …)."""
+    """Grill et al. 2020, defaults as published. Besides: arguments of WithTarget and Siamese (target, tau, dim …)."""
 
     def __init__(self, backbone: nn.Module, *,
                  predictor: str = "mlp",          # mlp | none | fixed | linear | optimal (solved on each batch, App. I)
                  ridge: float = 1e-3,             # of the optimal one
-                 predictor_factor: float = 1.0,   # λ of Tab. 21 and 22: the predictor's learning rate over the encoder's
+                 predictor_factor: float = 1.0,   # λ of Tab. 21 and 22: the predictor's rate over the encoder's
                  projector_factor: float = 1.0,   # μ of Tab. 22
                  beta: float = 0.0, temperature: float = 0.1, normalise: bool = True,   # as in byol_loss
                  loss_scale: float = 1.0,         # ¼ gives SimSiam's gradient; the paper's sum is four times that
@@ -212,5 +216,175 @@ class BYOL(_Training):
         if self.beta and not normalise:
             raise ValueError(f"beta: got {beta} with normalise=False; the negatives compare directions, so normalise.")
 
-# %% ../nbs/12_ema.ipynb #53b7dd35
-CLAIMS = []
+# %% ../nbs/12_ema.ipynb #b143dad9
+@dataclass(frozen=True)
+class CostsLess:
+    """From `whole` to `cut` costs less of `measure` than from `other` to `other_cut`: a condition, as in evidence."""
+    measure: str
+    whole: str
+    cut: str
+    other: str
+    other_cut: str
+
+    def __call__(self, rows: dict) -> str:
+        def cost(whole: str, cut: str) -> list[float]:
+            return [a - b for a, b in zip(values(rows, whole, self.measure), values(rows, cut, self.measure))]
+        return direction(cost(self.other, self.other_cut), cost(self.whole, self.cut))
+
+# %% ../nbs/12_ema.ipynb #5f97d15e
+_HEADS = {"method": "byol.BYOL", "dim": 128, "hidden": 512, "predictor_hidden": 512}
+_AT = {  # choice: rates and τ by kNN on held-out training images, seeds 100 and up
+    "live": _HEADS | {"dim": 64, "hidden": 256, "predictor_hidden": 256, "base_lr": 0.2, "tau": 0.9},
+    "small": _HEADS | {"base_lr": 0.2, "tau": 0.9},
+    "full": _HEADS | {"dim": 256, "hidden": 2048, "predictor_hidden": 2048, "tau": 0.99},   # official code: 100 epochs
+}
+_SCALES = ("small", "full")
+_OUR, _RANDOM, _COPY, _FAST = "BYOL", "random target", "τ = 0", "τ = 0, predictor × 10"
+_PLAIN, _TAU0 = {_OUR: {}}, {_COPY: {"target": "copy"}, _FAST: {"target": "copy", "predictor_factor": 10.0}}
+
+
+def _claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rule, priority=5, scales=_SCALES) -> Claim:
+    return Claim(f"byol-{n}", sentence, source, paper, arms, rule, scales, _AT, priority=priority)
+
+# %% ../nbs/12_ema.ipynb #f429db06
+_LADDER = {f"τ = {tau}": {"tau": tau} for tau in (0.999, 0.99, 0.9)}
+_BOTH = {"τ = 0, both heads × 10": {"target": "copy", "predictor_factor": 10.0, "projector_factor": 10.0}}
+_SOLVED = {"τ = 0, solved predictor": {"target": "copy", "predictor": "optimal"}}
+_FIXED = {_RANDOM: {"target": "random"}}
+CLAIMS = [
+    _claim("1", "Predicting a fixed random network gives better features than it has, but worse than an EMA target does.",
+           "§1, Tab. 5a", "1.4 → 18.8 ≪ 72.5", _PLAIN | _FIXED, Lower("untrained kNN", _RANDOM, _RANDOM, "kNN"),
+           Lower("kNN", _RANDOM, _OUR), priority=3, scales=("live", *_SCALES)),
+    _claim("2", "Over τ accuracy is an inverted U: a target that never moves, or at once, is worse than τ = 0.99.",
+           "Tab. 5a", "18.8 < 72.5 > 0.3", _LADDER | _FIXED | {_COPY: _TAU0[_COPY]},
+           Lower("linear", _RANDOM, "τ = 0.99"), Lower("linear", _COPY, "τ = 0.99"), priority=3),
+    _claim("2-near", "From τ = 0.9 to 0.999 the accuracy stays within about 4 points of that at 0.99.", "Tab. 5a",
+           "68.4, 72.5, 69.8", _LADDER, *(Near("linear", f"τ = {tau}", "τ = 0.99", 0.041) for tau in (0.9, 0.999)),
+           priority=3),
+    _claim("3", "With τ = 0 BYOL collapses; a predictor that learns ten times as fast prevents it.", "Tab. 5a, 21",
+           "0.3 to 5.5 → 66.6", _PLAIN | _TAU0, Collapses(_COPY, _OUR), Collapses(_FAST, _OUR, holds=False),
+           Lower("kNN", _COPY, _FAST), priority=3),
+    _claim("4", "A projector that learns ten times as fast as well takes that rescue back.", "Tab. 22", "66.9 → 8.3",
+           _PLAIN | _TAU0 | _BOTH, Collapses(*_BOTH, _OUR), Lower("kNN", *_BOTH, _FAST)),
+    _claim("5", "A linear predictor solved on each batch prevents the collapse at τ = 0, and trails the fast one.",
+           "App. I", "52.5 < 66.6", _PLAIN | _TAU0 | _SOLVED, Collapses(*_SOLVED, _OUR, holds=False),
+           Lower("linear", *_SOLVED, _FAST), priority=4),
+]
+
+# %% ../nbs/12_ema.ipynb #d4267c65
+_GONE = {"no predictor": {"predictor": "none"}, "no target": {"target": "online"},
+         "neither": {"predictor": "none", "target": "online"}}
+_PAIRS = {"BYOL + negatives": {"beta": 1.0}, "SimCLR + target": {"beta": 1.0} | _GONE["no predictor"],
+          "SimCLR + predictor": {"beta": 1.0} | _GONE["no target"], "SimCLR": {"beta": 1.0} | _GONE["neither"]}
+_HOT = {f"BYOL + negatives, α = {a}": {"beta": 1.0, "temperature": a} for a in (0.01, 0.3, 1.0)}
+CLAIMS += [
+    _claim("6", "Without negatives, no predictor or no target network means collapse.", "Tab. 5b",
+           "0.1 to 0.3 = chance", _PLAIN | _GONE, *(Collapses(arm, _OUR) for arm in _GONE), priority=4),
+    _claim("6-negatives", "With negatives nothing of that collapses.", "Tab. 5b", "69.1 to 70.9", _PLAIN | _PAIRS,
+           *(Collapses(arm, _OUR, holds=False) for arm in _PAIRS), priority=4),
+    _claim("7", "A target network helps SimCLR; a predictor alone does not.", "Tab. 5b", "69.4 → 70.7; 69.1", _PAIRS,
+           Lower("linear", "SimCLR", "SimCLR + target"), Near("linear", "SimCLR + predictor", "SimCLR", 0.01),
+           priority=4),
+    _claim("8", "With negatives a temperature of 0.01 is disastrous; from 0.3 on they are neutral.", "Tab. 18",
+           "53.9; 72.7 against 72.5", _PLAIN | _HOT, Lower("linear", [*_HOT][0], _OUR),
+           *(Near("linear", arm, _OUR, 0.01) for arm in [*_HOT][1:])),
+]
+
+# %% ../nbs/12_ema.ipynb #8ba70471
+_CUT = {"batch 32": {"batch": 32, "steps": None}, "no colour": {"jitter_p": 0.0, "grey_p": 0.0},
+        "crop only": {"jitter_p": 0.0, "grey_p": 0.0, "flip_p": 0.0}}
+
+
+def _against_simclr(n: str, cut: str, sentence: str, source: str, paper: str, priority: int) -> Claim:
+    arms = {arm + extra: more | change for arm, more in (_PLAIN | {"SimCLR": _PAIRS["SimCLR"]}).items()
+            for extra, change in (("", {}), (f", {cut}", _CUT[cut]))}
+    return _claim(n, sentence, source, paper, arms, CostsLess("linear", *arms), priority=priority)
+
+
+_PAPERS = {"views": "byol"}
+_SAME = _PAPERS | {"blur_p": 0.5, "solarise_p": 0.2}      # Tab. 17: 0.5 and 0.2 in both
+CLAIMS += [
+    _against_simclr("9", "batch 32", "A batch eight times smaller costs BYOL less than SimCLR.", "Fig. 3a, Tab. 16",
+                    "4096 → 256: 0.7 against 3.6", 4),
+    _against_simclr("10", "no colour", "Views without colour changes cost BYOL less than SimCLR.", "Fig. 3b, Tab. 17",
+                    "9.1 against 22.2", 4),
+    _against_simclr("10-crop", "crop only", "So do crops alone.", "Fig. 3b, Tab. 17", "13.1 against 27.6", 5),
+    _claim("11", "Two equal distributions of views are as good as the paper's two.", "Tab. 17", "72.5 and 72.5",
+           {"T and T′": _PAPERS, "T = T′": _SAME}, Near("linear", "T = T′", "T and T′", 0.01), priority=4),
+]
+
+# %% ../nbs/12_ema.ipynb #19166158
+_DECAY = {"no weight decay": {"weight_decay": 0.0}, "weight decay × 10": {"weight_decay": 5e-3}}
+_FLAT, _ONE = {"linear predictor": {"predictor": "linear"}}, {"one-layer projector": {"layers": 1}}
+_RAW, _DEAD = {"not normalised": {"normalise": False}}, {"no predictor": _GONE["no predictor"]}
+CLAIMS += [
+    _claim("12", "Without weight decay BYOL is unstable; ten times the best costs about 3 points.", "Tab. 15b",
+           "diverges; 69.6", _PLAIN | _DECAY, *(Lower("linear", arm, _OUR) for arm in _DECAY), priority=6),
+    _claim("13", "A linear predictor loses a point at most.", "Tab. 14a", "71.5 against 72.5", _PLAIN | _FLAT,
+           Near("linear", *_FLAT, _OUR, 0.01)),
+    _claim("13-projector", "A projector of one layer loses far more.", "Tab. 14a", "61.9 to 65.7", _PLAIN | _ONE,
+           Lower("linear", *_ONE, _OUR)),
+    _claim("14", "Without normalisation in the loss the outputs grow without bound, and accuracy falls.", "Tab. 20",
+           "67.4; norm 3·10⁶", _PLAIN | _RAW, Lower("linear", *_RAW, _OUR), priority=6),     # the records hold no norms
+    _claim("16", "Two views end near a cosine of 0.9, two images well below; in a collapsed run both reach 1.",
+           "Fetterman & Albrecht 2020", "0.88 and 0.27", _PLAIN | _DEAD,      # m_o² is the mean cosine of all pairs
+           Between("loss", _OUR, 0.0, 0.8), Between("m_o", _OUR, -0.01, 0.75), Between("m_o", *_DEAD, 0.97, 1.001)),
+]
+
+# %% ../nbs/12_ema.ipynb #40a86ef6
+_200 = {"method": "byol.BYOL", "dim": 256, "hidden": 1024, "predictor_hidden": 1024, "base_lr": 0.12, "steps": 19_400}
+_LIGHTLY = {  # lightly's benchmark: mean of two negative cosines, so ¼ of our sum; one learning rate for all weights
+    "BYOL": _200 | {"tau": 0.99, "tau_schedule": "constant", "loss_scale": 0.25},
+    "SimSiam": {"steps": 19_400, "predictor_lr": "scheduled"},
+    "SimCLR": _200 | _PAIRS["SimCLR"] | {"dim": 128, "hidden": 512, "temperature": 0.5, "loss_scale": 0.5}}
+_ORDER = (Lower("kNN", "SimSiam", "BYOL"), Lower("kNN", "SimCLR", "SimSiam"))
+CLAIMS += [
+    Claim("byol-15", "CIFAR-10, 800 epochs: BYOL, then SimSiam, then SimCLR, by kNN.", "lightly's benchmark",
+          "91.0, 90.4, 87.9", {arm: of | {"steps": 77_600} for arm, of in _LIGHTLY.items()}, _ORDER + tuple(
+              Number("kNN", arm, n, n) for arm, n in (("BYOL", 0.91), ("SimSiam", 0.904), ("SimCLR", 0.879))),
+          ("full",), priority=9, needs=30_000),
+    Claim("byol-15-200", "After 200 epochs BYOL is far ahead of SimSiam.", "lightly's benchmark", "86.8 against 76.4",
+          {arm: _LIGHTLY[arm] for arm in ("BYOL", "SimSiam")}, (_ORDER[0], Number("kNN", "BYOL", 0.868, 0.868)),
+          ("full",), priority=8),
+    Claim("byol-15-short", "It is ahead after a few epochs too.", "lightly's benchmark", "86.8 against 76.4",
+          {_OUR: _AT["small"], "SimSiam": {}}, _ORDER[:1], ("small",), priority=4),
+]
+
+# %% ../nbs/12_ema.ipynb #83a966c6
+_NO_BN, _HALF = {"no BN": {"norm": "none"}}, {"BN in the backbone only": {"bn": "none"}}
+_GROUP, _MATCHED = {"group norm, weights standardised": {"norm": "group"}}, {"no BN, matched": {"norm": "matched"}}
+_V2 = "Richemond et al. 2020"
+CLAIMS += [
+    _claim("18", "With no batch norm at all BYOL learns nothing.", _V2, "0.1 = chance", _PLAIN | _NO_BN,
+           Collapses(*_NO_BN, _OUR), Lower("linear", *_NO_BN, _OUR)),
+    _claim("19", "With batch norm in the backbone alone it is nearly as good.", _V2, "72.1 against 72.5",
+           _PLAIN | _HALF, Near("linear", *_HALF, _OUR, 0.02)),
+    _claim("20", "Group norm and standardised weights, which know of no other image, are nearly as good.", _V2,
+           "73.9 against 74.3", _PLAIN | _GROUP, Collapses(*_GROUP, _OUR, holds=False),
+           Near("linear", *_GROUP, _OUR, 0.02)),
+    _claim("21", "No normalisation, but first weights as if there were: far from chance, and below batch norm.", _V2,
+           "0.1 < 65.7 < 72.5", _PLAIN | _NO_BN | _MATCHED, Lower("linear", *_NO_BN, *_MATCHED),
+           Lower("linear", *_MATCHED, _OUR)),
+]
+
+# %% ../nbs/12_ema.ipynb #780c3a2f
+def _exact(name: str, sentence: str, source: str, test: str) -> Claim:
+    return Claim(f"byol-{name}", sentence, source, test=f"test_byol.py::test_{test}")
+
+
+CLAIMS += [
+    _exact("17", "Twice the loss is twice the rate and half the decay under SGD, and nothing under Adam without decay.",
+           "lightly, pull request 1286", "a_scaled_loss_is_a_scaled_rate_under_sgd_and_nothing_under_adam"),
+    _exact("loss", "The loss of one direction, the squared distance of unit vectors, is 2 − 2·cos.", "§3.1, eq. 2",
+           "the_loss_is_the_sum_of_two_squared_distances_of_unit_vectors"),
+    _exact("target", "No gradient reaches the target, and no optimiser holds it.", "§3.1",
+           "no_gradient_reaches_the_target"),
+    _exact("ema", "After k moves towards a constant the rest is τ^k.", "§3.1, eq. 1",
+           "ema_of_a_constant_is_a_geometric_series"),
+    _exact("simsiam", "With τ = 0, SimSiam's heads and a quarter of the loss, BYOL is SimSiam.", "derived",
+           "tau_0_with_simsiams_heads_and_a_quarter_of_the_loss_is_simsiam"),
+    _exact("simclr", "With β = 1 and neither predictor nor target the loss is 4 + 4α times SimCLR's.", "App. F.4",
+           "simclr_is_a_corner_of_the_generalised_loss"),
+    _exact("lars", "A step of LARS does not depend on the size of the gradient.", "You et al. 2017",
+           "lars_steps_do_not_depend_on_the_size_of_the_gradient"),
+]

@@ -1,4 +1,4 @@
-"""LARS: momentum SGD in which each weight tensor sets the size of its own step, as BYOL and SimCLR are trained with large batches."""
+"""LARS, the optimiser of BYOL and SimCLR: momentum SGD in which each weight tensor sets the size of its own step."""
 from __future__ import annotations
 
 from collections.abc import Callable

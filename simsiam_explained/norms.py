@@ -47,7 +47,8 @@ class Standardised(nn.Module):
 def _instead(bn: _BatchNorm, kind: str, groups: int) -> nn.Module:
     n = bn.num_features
     if kind == "group":   # choice: 8 channels a group or more; a group of one number would always come out as 0
-        return nn.GroupNorm(max(g for g in range(1, groups + 1) if n % g == 0 and (g == 1 or n // g >= 8)), n, affine=bn.affine)
+        fit = max(g for g in range(1, groups + 1) if n % g == 0 and (g == 1 or n // g >= 8))
+        return nn.GroupNorm(fit, n, affine=bn.affine)
     return Affine(n, matched=kind == "matched")
 
 

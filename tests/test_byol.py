@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simsiam_explained.byol import BYOL, byol_loss, ema, optimal_predictor, scrambled, tau_at
+from simsiam_explained.byol import BYOL, CLAIMS, CostsLess, byol_loss, ema, optimal_predictor, scrambled, tau_at
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import textures
 from simsiam_explained.lars import LARS
@@ -176,7 +176,8 @@ def test_the_loss_is_the_sum_of_two_squared_distances_of_unit_vectors(device):
 
 def test_without_normalisation_it_is_the_plain_distance():
     p, t = rows()
-    assert torch.allclose(byol_loss(p, t, normalise=False), (p - t[[3, 4, 5, 0, 1, 2]]).square().sum(1).reshape(2, 3).mean(1).sum())
+    by_hand = (p - t[[3, 4, 5, 0, 1, 2]]).square().sum(1).reshape(2, 3).mean(1).sum()
+    assert torch.allclose(byol_loss(p, t, normalise=False), by_hand)
 
 
 def nt_xent(z1, z2, temperature):
@@ -194,7 +195,8 @@ def test_simclr_is_a_corner_of_the_generalised_loss():
     z1, z2 = rows()
     both = torch.cat([z1, z2]).requires_grad_()
     for temperature in (0.1, 0.5):
-        ours, theirs = byol_loss(both, both, beta=1.0, temperature=temperature), nt_xent(both[:6], both[6:], temperature)
+        ours = byol_loss(both, both, beta=1.0, temperature=temperature)
+        theirs = nt_xent(both[:6], both[6:], temperature)
         assert torch.allclose(ours, 4 + 4 * temperature * theirs, atol=1e-10)
     method, xs = small(target="online", predictor="none", beta=1.0, temperature=0.5), two_views(batch=6)
     out = method(*xs)
@@ -226,6 +228,24 @@ def test_the_optimal_predictor_is_as_good_as_any_and_takes_no_gradient(device):
     assert gradients(method, xs)["backbone.layer.weight"].abs().max() > 0
 
 
+def test_a_scaled_loss_is_a_scaled_rate_under_sgd_and_nothing_under_adam():
+    """Sum or mean of the two directions: a factor 2 of the rate, and the decay must be halved with it."""
+    def after(optimiser, scale, **numbers):
+        method = small(loss_scale=scale)
+        rule = optimiser(method.param_groups(), **numbers)
+        for step in range(3):
+            rule.zero_grad()
+            method(*two_views(seed=step)).loss.backward()
+            rule.step()
+        return method.backbone.layer.weight.detach()
+
+    sgd, adam = torch.optim.SGD, torch.optim.Adam
+    one = after(sgd, 1.0, lr=0.1, momentum=0.9, weight_decay=0.01)
+    assert torch.allclose(one, after(sgd, 0.5, lr=0.2, momentum=0.9, weight_decay=0.005), atol=1e-12)
+    assert not torch.allclose(one, after(sgd, 0.5, lr=0.1, momentum=0.9, weight_decay=0.01), atol=1e-4)
+    assert torch.allclose(after(adam, 1.0, lr=0.01), after(adam, 0.5, lr=0.01), atol=1e-5)
+
+
 # ---- heads, rates, recipes ----
 
 def test_heads_are_the_papers():
@@ -235,7 +255,8 @@ def test_heads_are_the_papers():
         assert [type(m).__name__ for m in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
         assert (head[0].in_features, head[0].out_features, head[3].out_features) == (d_in, 4096, 256)
         assert head[3].bias is None
-    assert (method.follows, method.tau, method.tau_schedule, method.beta, method.loss_scale) == ("ema", 0.996, "cosine", 0, 1)
+    assert (method.follows, method.tau, method.tau_schedule) == ("ema", 0.996, "cosine")
+    assert (method.beta, method.loss_scale, method.normalise, method.optimal) == (0, 1, True, False)
     assert all(torch.equal(a, b) for a, b in zip(method.online.parameters(), method.target.parameters()))
 
 
@@ -364,6 +385,38 @@ def test_lars_spares_biases_and_bn():
         assert vectors == {group["weight_decay"] == 0.0} == {not group["adapt"]}
     with pytest.raises(ValueError, match="optimiser: got 'adam'"):
         train(tiny(), optimiser="adam")
+
+
+# ---- claims ----
+
+def test_every_claim_builds_its_recipes_or_names_a_test():
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    assert {int(claim.id.split("-")[1]) for claim in CLAIMS if claim.id.split("-")[1].isdigit()} == set(range(1, 22))
+    built = {}
+    for claim in CLAIMS:
+        if claim.test:
+            assert claim.test.removeprefix("test_byol.py::") in globals()
+        for scale in claim.scales if claim.arms else ():
+            if scale != "full" or claim.scales == ("full",):      # else the same arms, in a larger net
+                built |= {recipe.key: recipe for recipe in claim.recipes(scale).values()}
+        asked = {name for condition in claim.rule for name in vars(condition).values() if isinstance(name, str)}
+        assert not claim.arms or set(claim.arms) & asked, claim.id
+    assert all(recipe.build().views_per_image == 2 for recipe in built.values())
+
+
+def test_arms_of_one_claim_are_different_runs():
+    for claim in (claim for claim in CLAIMS if claim.arms):
+        for scale in claim.scales:
+            recipes = claim.recipes(scale)
+            assert len({recipe.key for recipe in recipes.values()}) == len(recipes), claim.id
+
+
+def test_costs_less_compares_differences():
+    rows = {"a": [1.0, 0.9, 0.95], "a cut": [0.9, 0.81, 0.85], "b": [0.8, 0.75, 0.7], "b cut": [0.4, 0.36, 0.3]}
+    rows = {arm: [{"linear": value} for value in of] for arm, of in rows.items()}
+    assert CostsLess("linear", "a", "a cut", "b", "b cut")(rows) == "direction reproduced"
+    assert CostsLess("linear", "b", "b cut", "a", "a cut")(rows) == "contradicted"
+    assert CostsLess("linear", "a", "a cut", "a", "a cut")(rows) == "no difference seen"
 
 
 # ---- networks without batch statistics ----
