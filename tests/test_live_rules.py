@@ -27,6 +27,7 @@ ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of w
     "rule_supervised": ([0.77, 0.75], [0.31, 0.33]),         # 04: supervised, settled
     "rule_augmented": ([0.77, 0.75], [0.7, 0.71]),           # 04: clean bank, augmented bank
     "rule_best_k": ([0.04, 0.03], [0.001, -0.002]),          # 04: reported minus fresh, with the best k and a fixed one
+    "rule_expectation": ([0.88, 0.78], [0.85, 0.75], [0.82, 0.67]),   # 09: R² of h(z1), of z1 shrunk, of z1
 }
 
 
