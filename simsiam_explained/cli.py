@@ -1,9 +1,11 @@
-"""The command line: `demo` shows SimSiam learn and collapse; `claims` what is known of the papers; `reproduce` makes it again."""
+"""The command line: `demo` shows SimSiam collapse; `claims` what we know of the papers; `reproduce` makes it again."""
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -57,7 +59,7 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
 
 
 def claims(ids: list[str], readme: str | None = None) -> int:
-    """Print the table of all claims, or of those asked for; of a single one, its page. readme: a file to bring up to date."""
+    """Print the table of all claims, or of those asked for; of a single one, its page. readme: bring it up to date."""
     from . import ledger
     from .evidence import claims as known
     from .records import read_shelf
@@ -82,16 +84,15 @@ def duration(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs: int, dry_run: bool, verify: str | None,
-              device: str, compile: bool, keep: list[str], long: bool) -> int:
+def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs: int, dry_run: bool,
+              verify: str | None, device: str, compile: bool, keep: list[str], long: bool) -> int:
     """Make the records that are missing, print what is missing (dry_run), or make one again and compare (verify).
 
-    The full scale on a GPU begins with the pilot, which chooses compile and says whether the longest runs are worth it."""
-    import math
-
+    The full scale on a GPU begins with the pilot, which chooses compile and says whether the longest runs are due."""
+    began = time.monotonic()
     from . import reproduce as work
-    from .checks import pick_device
-    from .pilot import pilot_of
+    from .checks import pick_device, positive
+    from .pilot import gains, pilot_of
 
     if verify:
         agrees, told = work.verify(verify, device)
@@ -100,17 +101,18 @@ def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs
     if dry_run:
         print(work.missing(scale, ids, seeds, device))
         return 0
-    if jobs > 1:
-        words = [*ids, "--scale", scale, "--seeds", str(seeds), "--device", device, *(f"--keep={name}" for name in keep)]
-        words += [f"--budget={budget}"] if budget is not None else []
-        return work.in_processes(jobs, ["reproduce", *words, *(["--compile"] if compile else []), *(["--long"] if long else [])])
     speed = math.inf
     if scale == "full" and pick_device(device).type == "cuda":
         table = pilot_of(device)
-        print(table.round(3).to_string(index=False), flush=True)
-        best = table.sort_values("images/s").iloc[-1]
+        print(f"{table.round(3).to_string(index=False)}\n{gains(table)}", flush=True)
+        best = table.loc[table["images/s"].idxmax()]
         compile, speed = bool(best["compile"]), math.inf if long else best["images/s"]
-    made = work.reproduce(scale, ids, seeds, budget, device, compile, keep, speed)
+    left = None if budget is None else max(0.0, budget - (time.monotonic() - began))
+    if positive("--jobs", jobs) > 1:
+        words = [*ids, "--scale", scale, "--seeds", seeds, "--device", device, *(f"--keep={name}" for name in keep),
+                 *([] if left is None else ["--budget", f"{left:.1f}"]), *["--compile"] * compile, *["--long"] * long]
+        return work.in_processes(jobs, ["reproduce", *map(str, words)])
+    made = work.reproduce(scale, ids, seeds, left, device, compile, keep, speed)
     print(f"{len(made)} records made")
     return 0
 
@@ -179,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"simsiam-explained: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("simsiam-explained: interrupted; nothing more was written", file=sys.stderr)
+        print("simsiam-explained: interrupted; no file is half written", file=sys.stderr)
         return 130
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .checks import one_of
 
-__all__ = ["Run", "Diverged", "whole_file", "save_checkpoint", "load_checkpoint", "snapshot", "restore", "interruptible",
-           "own_randomness", "in_eval", "undisturbed"]
+__all__ = ["Run", "Diverged", "whole_file", "save_checkpoint", "load_checkpoint", "snapshot", "restore",
+           "interruptible", "own_randomness", "in_eval", "undisturbed"]
 
 KIND, SCHEMA = "simsiam_explained.fit", 1
 
@@ -134,19 +134,23 @@ def restore(job, resume: str | Path | Run) -> None:
         raise ValueError(f"resume: this run is {resume.status} at step {resume.step} and holds no checkpoint.")
     run = job.run
     for name, here in run.config.items():
-        if (there := state["config"].get(name)) != here:
+        if (there := state.get("config", {}).get(name)) != here:
             raise ValueError(f"resume: the checkpoint was made with {name}={there!r}, this call has {name}={here!r}; "
                              "make them equal, or start again without resume.")
-    run.method.load_state_dict(state["method"])
-    run.initial.load_state_dict(state["initial"])
-    job.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))   # it would train on the checkpoint's own tensors
-    run.step, run.images, run.seconds = state["step"], state["images"], state["seconds"]
-    run.history = {name: list(points) for name, points in state["history"].items()}
-    job.batch = state["batch"]
-    job.generator.set_state(state["views_rng"])
-    torch.set_rng_state(state["torch_rng"])
-    if state["cuda_rng"] is not None:
-        torch.cuda.set_rng_state(state["cuda_rng"], job.device)
+    try:
+        run.method.load_state_dict(state["method"])
+        run.initial.load_state_dict(state["initial"])
+        job.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))   # or it trains on the checkpoint's own
+        run.step, run.images, run.seconds = state["step"], state["images"], state["seconds"]
+        run.history = {name: list(points) for name, points in state["history"].items()}
+        job.batch = state["batch"]
+        job.generator.set_state(state["views_rng"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], job.device)
+    except (RuntimeError, KeyError) as fault:          # other names or shapes of weights: an older version's
+        raise ValueError(f"resume: the checkpoint's state does not fit this method ({fault}); "
+                         "start again without resume.") from fault
 
 
 @contextmanager

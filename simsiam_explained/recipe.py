@@ -15,15 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .checks import one_of, positive
 from .memory import in_eval
-from .records import SCHEMA, Shelf
+from .training import OPTIMISERS
 from .views import make_views
 
-__all__ = ["Recipe", "SCALES", "base", "find", "arguments", "flops", "seconds"]
+__all__ = ["SCHEMA", "PARTS", "SCALES", "Recipe", "base", "find", "arguments", "flops", "seconds"]
 
+SCHEMA = 1      # of recipes and records; a changed default, or a changed meaning of a field, raises it
 PARTS = {"net": "backbone", "parts": "method", "augment": "views", "stream": "order"}   # arguments, and of what
-GIVEN = {"seed", "channels", "shape", "n", "batch", "backbone"}                         # by the run, not by a recipe
+GIVEN = ("backbone", "seed", "channels", "shape", "n", "batch", "steps")                # by the run, not by a recipe
 SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "stl10": (5_000, 3, 96),
-          "textures": (8_000, 1, 32), "digits": (1_437, 1, 32)}                         # images, channels, side
+          "textures": (8_000, 1, 32), "digits": (1_438, 1, 32)}                         # images, channels, side
 
 
 def find(name: str) -> Callable:
@@ -52,75 +53,33 @@ def arguments(part: str, name: str) -> dict:
     return {p.name: p.default for p in _takes(name).values() if p.default is not p.empty and p.name not in GIVEN}
 
 
+def _frozen(value):
+    """Return `value` with tuples for lists."""
+    return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _alike(value):
+    """Return `value` as JSON writes all values that are equal to it: whole numbers without a point."""
+    if isinstance(value, (list, tuple)):
+        return [_alike(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _changes(part: str, name: str, given: Mapping | Iterable) -> tuple:
     """Return the sorted (argument, value) pairs of `given` that differ from the defaults; unknown ones are refused."""
     found, defaults = {}, arguments(part, name)
     for key, value in dict(given).items():
         default = defaults[one_of(f"recipe: {part}, the arguments of {name}", key, defaults)]
-        value = tuple(value) if isinstance(value, list) else value
-        value = float(value) if isinstance(default, float) and type(value) is int else value
-        if value != default or type(value) is not type(default):
-            found[key] = value
+        if None not in (value, default) and isinstance(value, bool) != isinstance(default, bool):   # True == 1
+            raise TypeError(f"recipe: {part}, {key} of {name}: got {value!r}, expected a {type(default).__name__}.")
+        if _frozen(value) != default:
+            found[key] = _frozen(value)
     return tuple(sorted(found.items()))
 
 
-class _Complete:
-    """What a Recipe can do; its fields stand below."""
-
-    def __post_init__(self):
-        one_of("recipe: images", self.images, SHAPES)
-        one_of("recipe: autocast", self.autocast, ("float32", "bfloat16"))
-        for name in ("steps", "batch", *(name for name in ("n", "size") if getattr(self, name) is not None)):
-            positive(f"recipe: {name}", getattr(self, name))
-        for name in ("base_lr", "momentum", "weight_decay"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        for part, of in PARTS.items():
-            object.__setattr__(self, part, _changes(part, getattr(self, of), getattr(self, part)))
-
-    @property
-    def key(self) -> str:
-        """A hash of the schema and of the fields that differ from their defaults: a new neutral field keeps old keys."""
-        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        text = json.dumps({"schema": SCHEMA} | changed, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def whole(self) -> dict:
-        """Return every field, and every argument of every part, as a record keeps them; Recipe(**whole) is equal."""
-        return asdict(self) | {part: arguments(part, getattr(self, of)) | dict(getattr(self, part))
-                               for part, of in PARTS.items()}
-
-
-class _Buildable(_Complete):
-    """What a Recipe can make: variants of itself, and the method that it speaks of."""
-
-    def but(self, **changes) -> Recipe:
-        """Return a copy with fields, or arguments of its parts, changed. steps=None: as many images as before."""
-        own = {k: changes.pop(k) for k in [f.name for f in fields(self)] if k in changes}
-        if "steps" in own and own["steps"] is None:
-            own["steps"] = round(self.steps * self.batch / own.get("batch", self.batch))
-        new = replace(self, **own)
-        allowed = {part: arguments(part, getattr(new, of)) for part, of in PARTS.items()}
-        for name, value in changes.items():
-            one_of("recipe", name, [f.name for f in fields(self)] + [k for names in allowed.values() for k in names])
-            where = [part for part, names in allowed.items() if name in names]
-            if len(where) > 1:
-                raise ValueError(f"recipe: {name!r} is an argument of {' and of '.join(where)}; say {where[0]}={{…}}.")
-            new = replace(new, **{where[0]: dict(getattr(new, where[0])) | {name: value}})
-        return new
-
-    def build(self, seed: int = 0) -> nn.Module:
-        """Return the method with the first weights of `seed`, on the CPU."""
-        n, channels, side = SHAPES[self.images]
-        given = {"seed": seed, "channels": channels, "shape": (channels, self.size or side, self.size or side),
-                 "n": min(self.n or n, n), "batch": self.batch}
-        fit_to = lambda name: {k: v for k, v in given.items() if k in _takes(name)}  # noqa: E731
-        backbone = find(self.backbone)(**dict(self.net), **fit_to(self.backbone))
-        return find(self.method)(backbone, **dict(self.parts), **fit_to(self.method))
-
-
 @dataclass(frozen=True)
-class Recipe(_Buildable):
-    """Everything that decides a run, except its seed. Defaults: SimSiam on CIFAR-10 as in its App. D, for 100 epochs."""
+class Recipe:
+    """Everything that decides a run, except its seed. Defaults: SimSiam on CIFAR-10 as in its App. D, 100 epochs."""
     images: str = "cifar10"
     n: int | None = None                 # at most so many training images; None: all
     size: int | None = None              # resampled to so many pixels a side; None: as they are
@@ -142,56 +101,143 @@ class Recipe(_Buildable):
     schedule: str = "cosine"
     per: str = "step"
     autocast: str = "float32"            # or "bfloat16"
+    optimiser: str = "sgd"               # or "lars"
+
+    def __post_init__(self):
+        all_images, _, side = SHAPES[one_of("recipe: images", self.images, SHAPES)]
+        one_of("recipe: autocast", self.autocast, ("float32", "bfloat16"))
+        one_of("recipe: optimiser", self.optimiser, OPTIMISERS)
+        for name in ("steps", "batch", *(name for name in ("n", "size") if getattr(self, name) is not None)):
+            positive(f"recipe: {name}", getattr(self, name))
+        if self.n == all_images or self.n and self.n > all_images and self.images != "textures":   # these have no end
+            object.__setattr__(self, "n", None)
+        if self.size == side:
+            object.__setattr__(self, "size", None)
+        for part, of in PARTS.items():
+            object.__setattr__(self, part, _changes(part, getattr(self, of), getattr(self, part)))
+
+    @property
+    def key(self) -> str:
+        """A hash of the schema and of the fields that differ from their defaults: new neutral ones keep old keys."""
+        changed = {f.name: _alike(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps({"schema": SCHEMA} | changed, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def count(self) -> int:
+        """The number of training images."""
+        return self.n or SHAPES[self.images][0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        _, channels, side = SHAPES[self.images]
+        return channels, self.size or side, self.size or side
+
+    def whole(self) -> dict:
+        """Return every field, and every argument of every part, as a record keeps them; Recipe(**whole) is equal."""
+        return asdict(self) | {part: arguments(part, getattr(self, of)) | dict(getattr(self, part))
+                               for part, of in PARTS.items()}
+
+    def but(self, **changes) -> Recipe:
+        """Return a copy with fields, or arguments of its parts, changed. steps=None: as many images as before."""
+        names = [f.name for f in fields(self)]
+        own = {name: changes.pop(name) for name in names if name in changes}
+        if "steps" in own and own["steps"] is None:
+            own["steps"] = round(self.steps * self.batch / own.get("batch", self.batch))
+        new = replace(self, **own)
+        allowed = {part: arguments(part, getattr(new, of)) for part, of in PARTS.items()}
+        for name, value in changes.items():
+            one_of("recipe", name, names + [k for arguments_of in allowed.values() for k in arguments_of])
+            part, *others = [part for part, arguments_of in allowed.items() if name in arguments_of]
+            if others:
+                raise ValueError(f"recipe: {name!r} is an argument of {part} and of {', '.join(others)}; say "
+                                 f"{part}={{…}} with all its arguments.")
+            new = replace(new, **{part: dict(getattr(new, part)) | {name: value}})
+        return new
+
+    def _made(self, what: str, of: str, seed: int, *first):
+        """Return what `what` names, made with the arguments in `of` and with those that only the run knows."""
+        known = {"seed": seed, "channels": self.shape[0], "shape": self.shape, "n": self.count, "batch": self.batch,
+                 "steps": self.steps}
+        name = getattr(self, what)
+        return find(name)(*first, **dict(getattr(self, of)), **{k: v for k, v in known.items() if k in _takes(name)})
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """Return the method with the first weights of `seed`, on the CPU."""
+        return self._made("method", "parts", seed, self._made("backbone", "net", seed))
+
+    def batches(self, seed: int = 0) -> Iterable:
+        """Return the order of the run of `seed`: batches of image numbers."""
+        return self._made("order", "stream", seed)
 
     def __str__(self) -> str:
-        return describe(self)
+        return _described(self)
 
 
 @cache
-def flops(recipe: Recipe) -> float:
-    """Return the floating-point operations of one view's way through backbone, projector and predictor, forward."""
-    method, (_, channels, side) = recipe.build(), SHAPES[recipe.images]
-    x = torch.zeros(2, channels, recipe.size or side, recipe.size or side)
+def _cost(recipe: Recipe) -> tuple[float, int]:
+    """Return (operations of one view's way forward through backbone, projector and predictor; views of an image)."""
+    method, x = recipe.build(), torch.zeros(2, *recipe.shape)
     with FlopCounterMode(display=False) as counted, in_eval(method), torch.no_grad():
         method.predictor(method.projector(method.backbone(x)))
-    return counted.get_total_flops() / len(x)
+    return counted.get_total_flops() / len(x), method.views_per_image
 
 
-SPEED = {"cpu": 6e10, "cuda": 5e13}    # choice: operations a second (CPU: a thread), where no record says better
+def flops(recipe: Recipe) -> float:
+    """Return the floating-point operations of one view's way through backbone, projector and predictor, forward."""
+    return _cost(recipe)[0]
 
 
-def seconds(recipe: Recipe, shelf: Shelf = Shelf(), device: str = "cpu", threads: int = 2) -> float:
+SPEED = {"cpu": 8e10, "cuda": 5e13}    # choice: operations a second (CPU: of a thread), by what our runs took,
+VIEWS = {"cpu": 1.5e-4, "cuda": 0.0}   # and seconds on one view
+
+
+def _guess(recipe: Recipe, device: str, threads: int) -> float:
+    """Return the estimated training time in seconds, of a machine that no record tells of."""
+    operations, views = _cost(recipe)
+    threads = threads if device == "cpu" else 1
+    return recipe.steps * recipe.batch * views * (3 * operations / SPEED[device] + VIEWS[device]) / threads
+
+
+def seconds(recipe: Recipe, records: Iterable = (), device: str = "cpu", threads: int = 2) -> float:
     """Return the estimated training time: by the speed of the record whose net is nearest in size, on such a device."""
-    alike = [r for r in shelf.records.values() if r.machine["device"] == device and (device == "cuda" or r.machine["threads"] == threads)]
-    views, seen = recipe.build().views_per_image, recipe.steps * recipe.batch
-    if alike:
-        near = min(alike, key=lambda r: abs(r.flops - flops(recipe)))
-        return seen / near.images_per_second * flops(recipe) / near.flops * views / 2
-    return 3 * views * seen * flops(recipe) / (SPEED[device] * (threads if device == "cpu" else 1))
+    alike = [r for r in records if r.machine["device"] == device and r.images_per_second > 0
+             and (device == "cuda" or r.machine["threads"] == threads)]
+    if not alike:
+        return _guess(recipe, device, threads)
+    near = min(alike, key=lambda r: abs(r.flops - flops(recipe)))
+    there = Recipe(**near.recipe)
+    took = there.steps * there.batch / near.images_per_second
+    return took * _guess(recipe, device, threads) / _guess(there, device, threads)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _said(pairs: Iterable) -> str:
     return ", ".join(f"{k} {v}" for k, v in pairs)
 
 
-def describe(recipe: Recipe) -> str:
+def _described(r: Recipe) -> str:
     """Return what `print(recipe)` shows: the effective rate, steps, views, BN groups, weights, the estimated time."""
-    r, method, (n, channels, side) = recipe, recipe.build(), SHAPES[recipe.images]
-    n, side, v = min(r.n or n, n), r.size or side, method.views_per_image
-    weights = {name: sum(w.numel() for w in getattr(method, name).parameters()) for name in ("backbone", "projector", "predictor")}
+    method, lr0 = r.build(), r.base_lr * r.batch / 256
+    heads = {name: getattr(method, name) for name in ("backbone", "projector", "predictor")}
+    weights = {name: f"{sum(w.numel() for w in net.parameters()):,}" for name, net in heads.items()}
     frozen = sum(w.numel() for w in method.parameters() if not w.requires_grad)
     bn = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in method.modules())
     lines = {
         f"recipe {r.key}": f"{r.method}, {_said(r.parts)}",
-        "images": f"{n:,} of {r.images}, {channels}×{side}×{side}; order {r.order} {_said(r.stream)}",
-        "views": f"{v} of each image, recipe {r.views} {_said(r.augment)}",
+        "images": f"{r.count:,} of {r.images}, {'×'.join(map(str, r.shape))}; order {r.order} {_said(r.stream)}",
+        "views": f"{method.views_per_image} of each image, recipe {r.views} {_said(r.augment)}",
         "net": f"{r.backbone}, {_said(r.net)}",
-        "weights": f"{_said((k, f'{w:,}') for k, w in weights.items())}; {frozen:,} frozen",
+        "weights": f"{_said(weights.items())}; {frozen:,} frozen",
         "BN": f"{bn} layers; one group: the {r.batch} images of a batch, each view alone",
-        "rate": f"{r.base_lr * r.batch / 256:.4g} = {r.base_lr:g} × {r.batch}/256, {r.schedule} per {r.per}, "
-                f"warm-up {r.warmup}; predictor {method.predictor_lr}; momentum {r.momentum:g}, decay {r.weight_decay:g} on {r.decay}",
-        "length": f"{r.steps:,} steps of {r.batch} = {r.steps * r.batch / n:.1f} epochs, {r.autocast}",
-        "time": f"about {seconds(r) / 60:.1f} min on two CPU threads, {seconds(r, device='cuda') / 60:.1f} min on a big GPU"}
+        "rate": f"{r.optimiser}, {lr0:.4g} = {r.base_lr:g} × {r.batch}/256, {r.schedule} per {r.per}, "
+                f"warm-up {r.warmup}; predictor {method.predictor_lr}; momentum {r.momentum:g}, "
+                f"decay {r.weight_decay:g} on {r.decay}",
+        "length": f"{r.steps:,} steps of {r.batch} = {r.steps * r.batch / r.count:.1f} epochs, {r.autocast}",
+        "time": f"about {_span(seconds(r))} on two CPU threads, {_span(seconds(r, device='cuda'))} on a big GPU"}
     return "\n".join(f"{name:19} {text.strip(' ,;')}" for name, text in lines.items())
 
 
@@ -205,6 +251,6 @@ def base(scale: str) -> Recipe:
     if one_of("scale", scale, SCALES) == "live":       # choice: chapter 08's run, on which the rate was settled
         return Recipe("textures", n=4000, size=24, views="textures", net=narrow | {"width": 8},
                       parts={"dim": 64, "layers": 2}, steps=200, batch=128, base_lr=0.8, weight_decay=1e-4)
-    if scale == "small":              # choice: five epochs, and the rate for them by kNN on 5,000 held-out training images
+    if scale == "small":      # choice: five epochs, and the rate for them by kNN on 5,000 held-out training images
         return Recipe(net=narrow, parts={"dim": 512, "hidden": 512, "layers": 2}, steps=1000, batch=256, base_lr=0.2)
     return Recipe(autocast="bfloat16")

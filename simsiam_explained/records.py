@@ -12,18 +12,20 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from .memory import whole_file
+from .recipe import SCHEMA, Recipe
 
-__all__ = ["SCHEMA", "POINTS", "Record", "Shelf", "records_dir", "read_record", "read_shelf", "write_record", "thin",
-           "plain", "code_version", "commit", "machine", "peak_memory", "digest"]
+__all__ = ["POINTS", "Record", "Shelf", "records_dir", "read_record", "read_shelf", "write_record", "thin", "plain",
+           "code_version", "commit", "machine", "forget_peak", "peak_memory", "digest"]
 
-SCHEMA = 1        # of recipes and records; a changed default, or a changed meaning of a field, raises it
 POINTS = 400      # a stored curve has at most so many
 STATUS = ("ok", "collapsed", "diverged", "stopped")
+FIGURES = ("loss", "std", "AUC", "rank", "kNN", "linear")    # that every run has, before and after; rules build on them
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
 
@@ -43,13 +45,13 @@ class Record:
     curves: dict              # {name: [[steps taken, value], …]}, at most POINTS each
     spectra: dict             # {layer: singular values of the centred features, descending}
     machine: dict             # device, name, threads, platform, packages
-    code: str                 # hash of the package's sources
+    code: str                 # hash of the package's sources; two where a stopped run went on under others
     commit: str | None        # where known
     data: str                 # hash of the training images' bytes
     flops: float              # forward, of one view
     wall: float               # seconds of training
     images_per_second: float
-    peak_memory: float        # MiB
+    peak_memory: float        # MiB, of the process or the GPU, since the run or its last part began
     digest: str               # hash of the trained weights: equal digests, equal bits
     rules: dict = field(default_factory=dict)    # {claim: hash of its deciding rule when this run began}
 
@@ -106,7 +108,9 @@ def plain(value, digits: int = 6):
 
 
 def _numbers(row: dict) -> dict:
-    """Return a row of figures with null read as NaN."""
+    """Return a row of figures with null read as NaN; ValueError for what is no number."""
+    if wrong := [name for name, v in row.items() if not isinstance(v, (int, float, dict, type(None)))]:
+        raise ValueError(f"{wrong[0]} is {row[wrong[0]]!r}, no number")
     return {k: math.nan if v is None else _numbers(v) if isinstance(v, dict) else v for k, v in row.items()}
 
 
@@ -130,26 +134,50 @@ def write_record(record: Record, folder: Path | None = None) -> Path:
     return path
 
 
+def _checked(found) -> Record:
+    """Return the record that a JSON file holds; ValueError or TypeError says what is wrong with it, and what to do."""
+    again = "restore it, or remove it and run its recipe again"
+    if not isinstance(found, dict) or not {"schema", "key", "recipe"} <= set(found):
+        raise ValueError("no record of this project; move it elsewhere")
+    if found["schema"] != SCHEMA:
+        raise ValueError(f"has schema {found['schema']!r}, this version reads {SCHEMA}; run its recipe again")
+    kinds = {name: int | float | None if kind is float else kind for name, kind in get_type_hints(Record).items()}
+    if wrong := sorted(set(found) ^ set(kinds)):
+        raise ValueError(f"lacks or adds {', '.join(wrong)}; {again}")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(found[name], kind)]:
+        raise ValueError(f"{wrong[0]} is a {type(found[wrong[0]]).__name__}; {again}")
+    needed = {"final": FIGURES, "untrained": FIGURES, "machine": ("device", "name", "threads")}
+    if lost := [f"{part}: {name}" for part, names in needed.items() for name in names if name not in found[part]]:
+        raise ValueError(f"lacks {', '.join(lost)}; {again}")
+    floats = _numbers({name: found[name] for name, kind in get_type_hints(Record).items() if kind is float})
+    record = Record(**found | floats | {name: _numbers(found[name]) for name in ("final", "untrained")})
+    if record.status not in STATUS:
+        raise ValueError(f"has status {record.status!r}, expected one of {', '.join(STATUS)}; {again}")
+    if (key := Recipe(**record.recipe).key) != record.key:
+        raise ValueError(f"its recipe has the key {key}, not {record.key}: one of them was changed, or a default was "
+                         f"without a new schema; {again}")
+    return record
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is not JSON")
+
+
 def read_record(path: str | Path) -> Record:
-    """Return the record in one file; ValueError says what is wrong with it (damaged, foreign, of another schema)."""
+    """Return the record in one file; ValueError names the file and what is wrong with it (damaged, foreign, renamed, of
+    another schema, not of its recipe)."""
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as fault:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, OSError, RecursionError) as fault:
         raise ValueError(f"{path.name}: cannot be read as JSON ({fault}); restore it, or remove it and run its recipe "
                          "again.") from fault
-    wanted = set(Record.__dataclass_fields__)
-    if not isinstance(found, dict) or not {"schema", "key", "recipe"} <= set(found):
-        raise ValueError(f"{path.name}: no record of this project; move it elsewhere.")
-    if found["schema"] != SCHEMA:
-        raise ValueError(f"{path.name}: has schema {found['schema']!r}, this version reads {SCHEMA}; run its recipe again.")
-    if set(found) != wanted:
-        raise ValueError(f"{path.name}: lacks or adds {', '.join(sorted(set(found) ^ wanted))}; restore it, or remove "
-                         "it and run its recipe again.")
-    record = Record(**found | {name: _numbers(found[name]) for name in ("final", "untrained")})
-    if path.stem != record.name or record.status not in STATUS:
-        raise ValueError(f"{path.name}: holds the run {record.name} with status {record.status!r}; its name or its "
-                         "content was changed.")
+    try:
+        record = _checked(found)
+    except (ValueError, TypeError) as fault:
+        raise ValueError(f"{path.name}: {str(fault).rstrip('.')}.") from fault
+    if path.stem != record.name:
+        raise ValueError(f"{path.name}: holds the run {record.name}; give it its own name again.")
     return record
 
 
@@ -161,7 +189,7 @@ def read_shelf(folder: str | Path | None = None) -> Shelf:
         try:
             record = read_record(path)
             records[record.key, record.seed] = record
-        except (ValueError, TypeError, AttributeError) as fault:
+        except ValueError as fault:
             problems.append(str(fault))
     return Shelf(records, tuple(problems))
 
@@ -175,12 +203,15 @@ def code_version() -> str:
 
 @cache
 def commit() -> str | None:
-    """Return the commit that the sources stand at ("+" for changes since), or None outside a git clone."""
+    """Return the commit that the sources stand at ("+" for changes since), or None outside this project's clone."""
     root = Path(__file__).resolve().parent
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", str(root)) else "")
+        git("ls-files", "--error-unmatch", Path(__file__).name)   # or it is another project's clone
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -201,8 +232,19 @@ def machine(device: torch.device) -> dict:
             "packages": {p: metadata.version(p) for p in PACKAGES}}
 
 
+def forget_peak(device: torch.device) -> None:
+    """Begin to measure `peak_memory` anew, where the system can (CUDA, Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
 def peak_memory(device: torch.device) -> float:
-    """Return the most memory, in MiB, that this process has held: on the GPU, or resident on the CPU (NaN if unknown)."""
+    """Return the most memory, in MiB, that this process has held: on the GPU, or resident (NaN if unknown)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import copy
+import zipfile
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from .memory import whole_file
 from .recipe import Recipe
-from .records import Record, read_shelf, records_dir
+from .records import Record, read_record, records_dir
 
 __all__ = ["weights_dir", "pack", "unpack", "save_backbone", "load_backbone"]
 
@@ -23,8 +25,8 @@ def weights_dir() -> Path:
 
 
 def pack(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return a state dict as arrays: what has two or more dimensions as int8 and a float32 scale for each output channel
-    (the first dimension), all else as it is."""
+    """Return a state dict as arrays: what has two or more dimensions as int8 and a float32 scale for each output
+    channel (the first dimension), all else as it is."""
     arrays = {}
     for name, value in state.items():
         value = value.detach().cpu()
@@ -52,19 +54,18 @@ def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def save_backbone(backbone: nn.Module, record: Record, score: Callable[[nn.Module], float],
-                  folder: Path | None = None) -> Path:
-    """Write `backbone` as KEY-sSEED.npz with the `score` (kNN) that it has after packing. A ResNet-18 takes 11 MB."""
-    arrays = pack(backbone.state_dict())
-    packed = copy.deepcopy(backbone)
+                  folder: Path | None = None) -> float:
+    """Write `backbone` as KEY-sSEED.npz beside its record; return the `score` (kNN) that it has after packing, which is
+    kept with it. A ResNet-18 takes 11 MB."""
+    arrays, packed = pack(backbone.state_dict()), copy.deepcopy(backbone)
     packed.load_state_dict(unpack(arrays))
-    arrays |= {"|kNN": np.float64(score(packed)), "|kNN before": np.float64(record.final["kNN"])}
-    page = BytesIO()
-    np.savez_compressed(page, **arrays)
+    after, page = score(packed), BytesIO()
+    np.savez_compressed(page, **arrays, **{"|kNN": np.float64(after)})
     folder = weights_dir() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path := folder / f"{record.name}.npz") as file:
+    with whole_file(folder / f"{record.name}.npz") as file:
         file.write(page.getvalue())
-    return path
+    return after
 
 
 def load_backbone(name: str, folder: Path | None = None) -> tuple[nn.Module, Record, float]:
@@ -75,14 +76,14 @@ def load_backbone(name: str, folder: Path | None = None) -> tuple[nn.Module, Rec
     if not (path := folder / f"{name}.npz").is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.npz"))) or "none"
         raise FileNotFoundError(f"weights: there is no {name!r} in {folder}; there are: {there}.")
-    shelf = {record.name: record for record in read_shelf().records.values()}
-    if name not in shelf:
-        raise FileNotFoundError(f"weights: {name!r} has no record, so nothing says which net this is; restore its record.")
+    if not (beside := records_dir() / f"{name}.json").is_file():
+        raise FileNotFoundError(f"weights: {name!r} has no record {beside}, which says what net it is; restore it.")
+    record = read_record(beside)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-        backbone = Recipe(**shelf[name].recipe).build().backbone
+        backbone = Recipe(**record.recipe).build().backbone
         backbone.load_state_dict(unpack(arrays))
-        return backbone.eval(), shelf[name], float(arrays["|kNN"])
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as fault:
+        return backbone.eval(), record, float(arrays["|kNN"])
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as fault:
         raise ValueError(f"weights: {path} is damaged or not of its record's net ({fault}); restore it.") from fault
