@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,13 @@ from torch.nn import functional as F
 
 from .checks import one_of, positive
 from .collapse import auc, effective_rank, spectrum, std_ratio
+from .switches import BN_LAYERS, Switches, pick
 
 # %% auto #0
-__all__ = ['PREDICTORS', 'MEASURES', 'TwoWeights', 'two_weight_loss', 'field', 'trajectory', 'FixedPoint', 'jacobian',
+__all__ = ['PREDICTORS', 'CHOICES', 'MEASURES', 'TwoWeights', 'two_weight_loss', 'field', 'trajectory', 'FixedPoint', 'jacobian',
            'fixed_points', 'curl', 'VectorWorld', 'mixing', 'factors', 'draw_views', 'Arm', 'first_weights', 'encode',
-           'predictions', 'stop_gradient', 'arm_loss', 'lr_rule', 'sgd_step', 'MicroRun', 'r2', 'Setting', 'train_arms']
+           'predictions', 'stop_gradient', 'pair_loss', 'lr_rule', 'sgd_step', 'MicroRun', 'r2', 'Setting',
+           'train_arms']
 
 # %% ../nbs/00_start.ipynb #b143dad9
 @dataclass(frozen=True)
@@ -126,16 +129,20 @@ def draw_views(
     mix: Tensor,                          # (size, size) from mixing(world), in the same dtype
     generators: list[torch.Generator],    # one for each seed
     batch: int,
+    more: Sequence[list] = (),            # as many again for each further pair of views of the same images
 ) -> Tensor:                              # (seeds, size, 2·batch): view 1 of the batch, then view 2; a column is a vector
-    """Return one batch of two views for each seed."""
+    """Return one batch of two views for each seed; with `more`, of further pairs, along the last axis."""
     anchors = torch.stack([images[torch.randint(len(images), (batch,), generator=g)] for g in generators])
-    noise = torch.stack([torch.randn(2, batch, world.size, generator=g) for g in generators])   # float32 in every dtype
+    noise = torch.cat([torch.stack([torch.randn(2, batch, world.size, generator=g) for g in each])
+                       for each in (generators, *more)], 1)                                     # float32 in every dtype
     keep = torch.arange(world.size) < world.content
     latent = anchors[:, None] * keep + noise * torch.where(keep, world.jitter, 1.0).to(images.dtype)
     return (latent @ mix).flatten(1, 2).mT
 
 # %% ../nbs/00_start.ipynb #33048704
 PREDICTORS = ("mlp", "none", "fixed", "linear")
+CHOICES = {"predictor": PREDICTORS, "predictor_lr": ("constant", "scheduled"), "bn": BN_LAYERS,
+           "similarity": ("cosine", "cross_entropy"), "symmetry": ("symmetric", "asymmetric", "asymmetric 2x")}
 
 
 @dataclass(frozen=True)
@@ -145,16 +152,20 @@ class Arm:
     predictor: str = "mlp"            # mlp | none | fixed | linear, Table 1
     affine: bool = True               # scale and offset of the projector's output BN, §4.4
     predictor_lr: str = "constant"    # constant | scheduled, Table 1(c)
+    bn: str = "default"               # which layers of the heads have BN: default | none | hidden | all, Table 3
+    similarity: str = "cosine"        # cosine | cross_entropy, §4.5
+    symmetry: str = "symmetric"       # symmetric | asymmetric | asymmetric 2x, §4.6
 
     def __post_init__(self):
-        one_of("predictor", self.predictor, PREDICTORS)
-        one_of("predictor_lr", self.predictor_lr, ("constant", "scheduled"))
+        for name, valid in CHOICES.items():
+            one_of(name, getattr(self, name), valid)
 
 # %% ../nbs/00_start.ipynb #6d7eadfd
 def first_weights(size: int, width: int, dim: int, seed: int) -> dict[str, Tensor]:
     """Return one run's initial weights, float64: PyTorch's defaults, uniform(±1/√inputs); BN scale 1, offset 0.
 
     f: backbone; g1, g2: projector; h1, h2: predictor; hl: linear predictor. A name ends in _scale, _offset or _bias."""
+    # choice: without its BN, g1, g2 or h1 keeps its offset, as a bias that begins at 0
     generator = torch.Generator().manual_seed(seed)
     hidden = max(dim // 4, 1)                                  # bottleneck d/4, SimSiam §3
     shapes = {"f": (width, size), "g1": (width, width), "g2": (dim, width),
@@ -162,34 +173,34 @@ def first_weights(size: int, width: int, dim: int, seed: int) -> dict[str, Tenso
     fresh = lambda rows, inputs: (2 * torch.rand(rows, generator=generator, dtype=torch.float64) - 1) / math.sqrt(inputs)
     weights = {name: fresh(shape, shape[1]) for name, shape in shapes.items()}
     weights["h2_bias"] = fresh((dim, 1), hidden)
-    for name in ("f", "g1", "g2", "h1"):
+    for name in ("f", "g1", "g2", "h1", "h2"):
         weights[f"{name}_scale"] = torch.ones(shapes[name][0], 1, dtype=torch.float64)
         weights[f"{name}_offset"] = torch.zeros(shapes[name][0], 1, dtype=torch.float64)
     return weights
 
-# %% ../nbs/00_start.ipynb #ff5870fc
-def _bn(x: Tensor, scale: Tensor, offset: Tensor, views: int) -> Tensor:
-    """Return x (runs, channels, views·batch) normalised over each view's batch, scaled and moved."""
-    x = x.unflatten(-1, (views, -1))
-    return torch.addcmul(offset, F.layer_norm(x, x.shape[-1:]).flatten(-2), scale)
+# %% ../nbs/00_start.ipynb #4c2be8b6
+def _bn(weights: dict[str, Tensor], name: str, x: Tensor, views: int, gate: bool | Tensor = True) -> Tensor:
+    """Return x (runs, channels, views·batch) normalised over each view's batch, scaled and moved; or only moved."""
+    scale, offset, y = weights[f"{name}_scale"], weights[f"{name}_offset"], x.unflatten(-1, (views, -1))
+    return pick(gate, lambda: torch.addcmul(offset, F.layer_norm(y, y.shape[-1:]).flatten(-2), scale), lambda: x + offset)
 
 
-def encode(weights: dict[str, Tensor], x: Tensor, views: int = 2) -> tuple[Tensor, Tensor]:
+def encode(weights: dict[str, Tensor], x: Tensor, switches: Switches, views: int = 2) -> tuple[Tensor, Tensor]:
     """Return backbone features (runs, width, n) and projector outputs z (runs, dim, n) of x (runs, size, n)."""
-    def layer(name: str, x: Tensor) -> Tensor:
-        return _bn(torch.bmm(weights[name], x), weights[f"{name}_scale"], weights[f"{name}_offset"], views)
-    y = layer("f", x).relu_()
-    return y, layer("g2", layer("g1", y).relu_())               # two-layer projector: SimSiam App. D
+    y = _bn(weights, "f", torch.bmm(weights["f"], x), views).relu_()
+    hidden = _bn(weights, "g1", torch.bmm(weights["g1"], y), views, switches.bn["g1"]).relu_()
+    return y, _bn(weights, "g2", torch.bmm(weights["g2"], hidden), views, switches.bn["g2"])   # two layers: App. D
 
 
-def predictions(weights: dict[str, Tensor], z: Tensor, kinds: dict[str, slice]) -> Tensor:
-    """Return p = h(z) (runs, dim, n); `kinds` says which runs have which predictor."""
+def predictions(weights: dict[str, Tensor], z: Tensor, switches: Switches) -> Tensor:
+    """Return p = h(z) (runs, dim, n)."""
     p = []
-    for kind, runs in kinds.items():
+    for kind, (runs, hidden_bn, out_bn) in switches.kinds.items():
         w, zk = {name: weights[name][runs] for name in weights if name.startswith("h")}, z[runs]
         if kind in ("mlp", "fixed"):
-            hidden = _bn(torch.bmm(w["h1"], zk), w["h1_scale"], w["h1_offset"], views=2).relu_()
-            p.append(torch.baddbmm(w["h2_bias"], w["h2"], hidden))
+            hidden = _bn(w, "h1", torch.bmm(w["h1"], zk), 2, hidden_bn).relu_()
+            p.append(pick(out_bn, lambda: _bn(w, "h2", torch.bmm(w["h2"], hidden), 2),
+                           lambda: torch.baddbmm(w["h2_bias"], w["h2"], hidden)))
         else:
             p.append(torch.bmm(w["hl"], zk) if kind == "linear" else zk)
     return torch.cat(p)
@@ -202,17 +213,21 @@ def stop_gradient(z: Tensor, through: Tensor) -> Tensor:
     return target
 
 
-def arm_loss(z: Tensor, p: Tensor, through: Tensor) -> Tensor:
-    """Return ½D(p1, sg(z2)) + ½D(p2, sg(z1)) for each run, (runs,), of z and p (runs, dim, 2·batch) (SimSiam, eq. 3)."""
+def pair_loss(z: Tensor, p: Tensor, switches: Switches) -> Tensor:
+    """Return ½D(p1, sg(z2)) + ½D(p2, sg(z1)) (SimSiam, eq. 3) of z and p (runs, dim, 2·batch), (runs,); asymmetric: the
+    first term alone, whole. D is the negative cosine or the cross-entropy of softmaxes over channels (§4.5)."""
     def cosine(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum(1) * ((a * a).sum(1) * (b * b).sum(1)).clamp_min(1e-16).rsqrt()
-    (z1, z2), (p1, p2) = stop_gradient(z, through).chunk(2, -1), p.chunk(2, -1)
-    return -0.5 * (cosine(p1, z2) + cosine(p2, z1)).mean(-1)
+        return -(a * b).sum(1, True) * ((a * a).sum(1, True) * (b * b).sum(1, True)).clamp_min(1e-16).rsqrt()
+    def D(a: Tensor, b: Tensor) -> Tensor:
+        return pick(switches.entropy, lambda: -(b.softmax(1) * a.log_softmax(1)).sum(1, True), lambda: cosine(a, b))
+    (z1, z2), (p1, p2) = stop_gradient(z, switches.through).chunk(2, -1), p.chunk(2, -1)
+    return ((1 - switches.back) * D(p1, z2) + switches.back * D(p2, z1)).mean(-1).flatten()
 
 # %% ../nbs/00_start.ipynb #0803ee50
 def lr_rule(arm: Arm, name: str) -> str:
     """Return how the weight `name` learns in `arm`: frozen (as it began), constant or scheduled (half-cosine to 0)."""
-    if name in ("g2_scale", "g2_offset") and not arm.affine or name.startswith("h") and arm.predictor == "fixed":
+    no_affine = name in ("g2_scale", "g2_offset") and "g2" in BN_LAYERS[arm.bn] and not arm.affine
+    if no_affine or name.startswith("h") and arm.predictor == "fixed":
         return "frozen"
     return arm.predictor_lr if name.startswith("h") else "scheduled"
 
@@ -262,10 +277,10 @@ def r2(x: Tensor, y: Tensor) -> Tensor:
     return 1 - error.square().mean((-2, -1)) / y[half:].var(0, correction=0).mean()
 
 
-def _measure(weights: dict[str, Tensor], x: Tensor, truth: Tensor, content: int) -> dict[str, Tensor]:
+def _measure(weights: dict, x: Tensor, truth: Tensor, content: int, switches: Switches) -> dict[str, Tensor]:
     """Return every measure (runs,) but the loss, and the features and z (runs, n, …), of clean vectors x (size, n)."""
     with torch.no_grad():                                      # choice: BN takes the statistics of x itself, all n at once
-        y, z = (t.mT for t in encode(weights, x.expand(len(weights["f"]), *x.shape), views=1))
+        y, z = (t.mT for t in encode(weights, x.expand(len(weights["f"]), *x.shape), switches, views=1))
     sigma = spectrum(z)
     return {"std_ratio": std_ratio(z), "rank": effective_rank(sigma), "auc": auc(sigma),
             "feature_rank": effective_rank(spectrum(y)), "content": r2(y, truth[:, :content]),
@@ -284,32 +299,38 @@ class Setting:
     points: int = 11              # measurements, closer together early
 
 
-def _per_run(runs: list[Arm], weights: dict[str, Tensor], lr: float) -> tuple[Tensor, dict, dict]:
-    """Return the gates (runs, 1, 1) of the stop-gradient, the runs of each predictor, and {(weight, rule): rates}."""
-    column = lambda values: weights["f"].new_tensor(list(values)).view(-1, 1, 1)
-    where = {kind: [i for i, arm in enumerate(runs) if arm.predictor == kind] for kind in PREDICTORS}
-    kinds = {kind: slice(i[0], i[-1] + 1) for kind, i in where.items() if i}
-    learns = {(name, rule): lr * column(lr_rule(arm, name) == rule for arm in runs)
-              for name in weights for rule in ("constant", "scheduled")}
-    return column(not arm.stop_gradient for arm in runs), kinds, learns
+def _rates(runs: list[Arm], weights: dict[str, Tensor], lr: float) -> dict[tuple[str, str], Tensor]:
+    """Return {(weight, rule): learning rates (runs, 1, 1), 0 for the runs that have another rule}."""
+    return {(name, rule): w.new_tensor([lr * (lr_rule(arm, name) == rule) for arm in runs]).view(-1, 1, 1)
+            for name, w in weights.items() for rule in ("constant", "scheduled")}
 
-# %% ../nbs/00_start.ipynb #1632a2a0
-def _train(runs: list[Arm], seeds: list[int], weights: dict[str, Tensor], world: VectorWorld, s: Setting, steps: int):
+# %% ../nbs/00_start.ipynb #969c8057
+def _losses(weights: dict[str, Tensor], x: Tensor, switches: Switches) -> Tensor:
+    """Return the loss (runs,) of one pair of views x (runs, size, 2·batch)."""
+    _, z = encode(weights, x, switches)
+    return pair_loss(z, predictions(weights, z, switches), switches)
+
+# %% ../nbs/00_start.ipynb #9449ac2e
+def _train(runs: list[Arm], switches: Switches, seeds: list, weights: dict, world: VectorWorld, s: Setting, steps: int):
     """Train the stacked `weights` in place; yield (step, loss (runs,)) before each step and after the last."""
-    like = weights["f"].detach()
-    through, kinds, learns = _per_run(runs, weights, s.lr)
+    like, rates = weights["f"].detach(), _rates(runs, weights, s.lr)
     images, mix = factors(world, world.images, world.seed + 1).to(like.dtype), mixing(world).to(like.dtype)
-    streams = [torch.Generator().manual_seed(10_000 + seed) for seed in seeds]
+    twice = [i for i, arm in enumerate(runs) if arm.symmetry == "asymmetric 2x"]      # these see a second pair of views
+    again = Switches.of([runs[i] for i in twice], like) if twice else None
+    starts = (10_000, 20_000) if twice else (10_000,)
+    streams, *more = [[torch.Generator().manual_seed(start + seed) for seed in seeds] for start in starts]
     velocity = {name: torch.zeros_like(w) for name, w in weights.items()}
     for step in range(steps + 1):
-        x = draw_views(world, images, mix, streams, s.batch).to(like).repeat(len(runs) // len(seeds), 1, 1)
-        _, z = encode(weights, x)
-        loss = arm_loss(z, predictions(weights, z, kinds), through)
+        x, *second = draw_views(world, images, mix, streams, s.batch, more).to(like).split(2 * s.batch, -1)
+        loss = _losses(weights, x.repeat(len(runs) // len(seeds), 1, 1), switches)
+        if twice:
+            x, those = second[0].repeat(len(twice) // len(seeds), 1, 1), {name: w[twice] for name, w in weights.items()}
+            loss = loss.index_put((torch.tensor(twice),), 0.5 * (loss[twice] + _losses(those, x, again)))
         yield step, loss.detach()
         if step < steps:
             gradients = torch.autograd.grad(loss.sum(), list(weights.values()), materialize_grads=True)
-            cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-            rate = {name: learns[name, "constant"] + cosine * learns[name, "scheduled"] for name in weights}
+            now = 0.5 * (1 + math.cos(math.pi * step / steps))
+            rate = {name: rates[name, "constant"] + now * rates[name, "scheduled"] for name in weights}
             sgd_step(weights, velocity, dict(zip(weights, gradients)), rate, s.momentum, s.weight_decay)
 
 # %% ../nbs/00_start.ipynb #125a2ad3
@@ -345,10 +366,11 @@ def train_arms(
     at = {round(positive("steps", steps) * (i / (setting.points - 1)) ** 2) for i in range(setting.points)}
     truth = factors(world, 1024, world.seed + 2)             # images that are never trained on
     clean, taken = (truth @ mixing(world)).mT.to(weights["f"]), []
-    for step, loss in _train([arms[n] for n in order for _ in seeds], seeds, weights, world, setting, steps):
+    switches = Switches.of(runs := [arms[n] for n in order for _ in seeds], weights["f"])
+    for step, loss in _train(runs, switches, seeds, weights, world, setting, steps):
         if step in at:
             _check_finite(step, loss, [f"arm {n!r}, seed {seed}" for n in order for seed in seeds])
-            taken.append({"loss": loss, **_measure(weights, clean, truth.to(device), world.content)})
+            taken.append({"loss": loss, **_measure(weights, clean, truth.to(device), world.content, switches)})
     return _as_run(arms, order, seeds, sorted(at), taken)
 
 # %% ../nbs/00_start.ipynb #ab052020

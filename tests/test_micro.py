@@ -7,8 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simsiam_explained.micro import (Arm, Setting, TwoWeights, VectorWorld, curl, draw_views, factors, field, first_weights,
-                                     fixed_points, jacobian, mixing, r2, stop_gradient, train_arms, trajectory, two_weight_loss)
+from simsiam_explained.encoders import BN_PLACEMENTS
+from simsiam_explained.micro import (CHOICES, PREDICTORS, Arm, Setting, TwoWeights, VectorWorld, curl, draw_views, factors, field,
+                                     first_weights, fixed_points, jacobian, mixing, r2, stop_gradient, train_arms, trajectory,
+                                     two_weight_loss)
+from simsiam_explained.simsiam import PAIRS, SIMILARITY, SimSiam
+from simsiam_explained.simsiam import PREDICTORS as KINDS
+from simsiam_explained.switches import Switches
 
 DETACHED, PLAIN = TwoWeights(), TwoWeights(stop_gradient=False)
 ARMS = {
@@ -19,6 +24,18 @@ ARMS = {
     "fixed": Arm(predictor="fixed"),
     "none": Arm(predictor="none"),
     "none, no sg": Arm(predictor="none", stop_gradient=False),
+}
+HARMLESS = {          # what changes the accuracy, says the paper, but does not collapse; and some of it together
+    "BN none": Arm(bn="none"),
+    "BN hidden": Arm(bn="hidden"),
+    "BN all": Arm(bn="all"),
+    "cross-entropy": Arm(similarity="cross_entropy"),
+    "asymmetric": Arm(symmetry="asymmetric"),
+    "asymmetric 2x": Arm(symmetry="asymmetric 2x"),
+    "all, fixed, affine off": Arm(bn="all", predictor="fixed", affine=False),
+    "hidden, linear, affine off": Arm(bn="hidden", predictor="linear", affine=False),
+    "2x, none, cross-entropy, no sg": Arm(symmetry="asymmetric 2x", bn="none", similarity="cross_entropy", stop_gradient=False),
+    "2x, no predictor": Arm(symmetry="asymmetric 2x", predictor="none"),
 }
 SMALL = VectorWorld(content=3, style=5, images=64)
 TINY = Setting(batch=16, width=12, dim=8, points=3)
@@ -125,21 +142,60 @@ class Plain(nn.Module):
         return {"mlp": mlp, "fixed": mlp, "linear": self.hl, "none": lambda z: z}[self.arm.predictor](z)
 
 
-def plainly(arm, seed, steps, world, s):
+    def loss(self, x1, x2):
+        z1, z2 = self.encode(x1)[1], self.encode(x2)[1]
+        p1, p2 = self.predict(z1), self.predict(z2)
+        t1, t2 = (z1.detach(), z2.detach()) if self.arm.stop_gradient else (z1, z2)
+        return -0.5 * (F.cosine_similarity(p1, t2) + F.cosine_similarity(p2, t1)).mean()
+
+    def groups(self):
+        heads = [w for name, w in self.named_parameters() if name.startswith("h") and self.arm.predictor != "fixed"]
+        return [w for name, w in self.named_parameters() if not name.startswith("h")], heads
+
+
+class Full(nn.Module):
+    """One run's network as chapter 08 builds it for images: simsiam.SimSiam, here on a backbone of one layer."""
+
+    def __init__(self, arm, first):
+        super().__init__()
+        (width, size), (dim, _) = first["f"].shape, first["g2"].shape
+        backbone = nn.Sequential(nn.Flatten(), nn.Linear(size, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        self.arm, self.method = arm, SimSiam(backbone, predictor=arm.predictor, bn=arm.bn, affine=arm.affine, dim=dim,
+                                             layers=2, shape=(size, 1, 1), stop_gradient=arm.stop_gradient,
+                                             similarity=arm.similarity, symmetry=arm.symmetry).double()
+        g, h = self.method.projector, self.method.predictor
+        at = {"f": backbone[1], "g1": g.fc1, "g2": g.fc2}
+        at |= {"hl": h.fc1} if arm.predictor == "linear" else {} if arm.predictor == "none" else {"h1": h.fc1, "h2": h.fc2}
+        with torch.no_grad():
+            for name, layer in at.items():
+                layer.weight.copy_(first[name])
+                if layer.bias is not None:           # where there is no BN
+                    layer.bias.copy_(first["h2_bias"][:, 0]) if name == "h2" else layer.bias.zero_()
+
+    def encode(self, x):
+        y = self.method.backbone(x)
+        return y, self.method.projector(y)
+
+    def loss(self, *views):
+        return self.method(*(x[..., None, None] for x in views)).loss
+
+    def groups(self):
+        return [*self.method.backbone.parameters(), *self.method.projector.parameters()], [
+            w for w in self.method.predictor.parameters() if w.requires_grad]
+
+
+def plainly(make, arm, seed, steps, world, s):
     """Train one arm by nn.Module, torch.optim.SGD and autograd; return (final loss, features, z of the evaluation set)."""
-    first = first_weights(world.size, s.width, s.dim, seed)
-    net, images, mix = Plain(arm, first), factors(world, world.images, world.seed + 1), mixing(world)
-    heads = [w for name, w in net.named_parameters() if name.startswith("h") and arm.predictor != "fixed"]
-    body = [w for name, w in net.named_parameters() if not name.startswith("h")]
+    net = make(arm, first_weights(world.size, s.width, s.dim, seed))
+    images, mix = factors(world, world.images, world.seed + 1), mixing(world)
+    body, heads = net.groups()
     groups = [{"params": body}] + ([{"params": heads}] if heads else [])
     sgd = torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
-    stream = torch.Generator().manual_seed(10_000 + seed)
+    stream, second = (torch.Generator().manual_seed(start + seed) for start in (10_000, 20_000))
     for step in range(steps + 1):
-        x1, x2 = draw_views(world, images, mix, [stream], s.batch)[0].mT.chunk(2)
-        z1, z2 = net.encode(x1)[1], net.encode(x2)[1]
-        p1, p2 = net.predict(z1), net.predict(z2)
-        t1, t2 = (z1.detach(), z2.detach()) if arm.stop_gradient else (z1, z2)
-        loss = -0.5 * (F.cosine_similarity(p1, t2) + F.cosine_similarity(p2, t1)).mean()
+        more = [[second]] if arm.symmetry == "asymmetric 2x" else []
+        views = draw_views(world, images, mix, [stream], s.batch, more)[0].mT.split(s.batch)
+        loss = net.loss(*views)
         if step == steps:
             break
         sgd.param_groups[0]["lr"] = s.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -154,21 +210,21 @@ def plainly(arm, seed, steps, world, s):
 
 @pytest.fixture(scope="module")
 def together():
-    return train_arms(ARMS, seeds=[4, 0], steps=25, world=SMALL, setting=TINY, dtype=torch.float64)
+    return train_arms(ARMS | HARMLESS, seeds=[4, 0], steps=25, world=SMALL, setting=TINY, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ARMS)
-def test_a_run_in_the_batch_equals_plain_pytorch(name, together):
-    loss, y, z = plainly(ARMS[name], 0, 25, SMALL, TINY)
+@pytest.mark.parametrize("make, name", [(Plain, name) for name in ARMS] + [(Full, name) for name in ARMS | HARMLESS])
+def test_a_run_in_the_batch_equals_plain_pytorch(make, name, together):
+    loss, y, z = plainly(make, (ARMS | HARMLESS)[name], 0, 25, SMALL, TINY)
     i = together.arms.index(name)
     assert torch.allclose(together.features[i, 1], y, atol=1e-9)
     assert torch.allclose(together.z[i, 1], z, atol=1e-9)
     assert abs(together.loss[-1, i, 1] - loss) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["linear", "no sg", "none"])
+@pytest.mark.parametrize("name", ["linear", "no sg", "none", "BN all", "cross-entropy", "asymmetric 2x"])
 def test_a_run_in_the_batch_equals_the_same_run_alone(name, together, device):
-    alone = train_arms({name: ARMS[name]}, seeds=[0], steps=25, world=SMALL, setting=TINY, device=device, dtype=torch.float64)
+    alone = train_arms({name: (ARMS | HARMLESS)[name]}, seeds=[0], steps=25, world=SMALL, setting=TINY, device=device, dtype=torch.float64)
     i = together.arms.index(name)
     assert torch.allclose(alone.z[0, 0], together.z[i, 1], atol=1e-9)
     for measure in ("loss", "std_ratio", "rank", "auc", "feature_rank", "content", "style"):
@@ -202,7 +258,7 @@ def test_the_arms_tell_apart_complete_collapse_line_and_health():
 
 def test_the_table_has_a_row_for_each_run(together):
     table = together.table(at=1)
-    assert list(table.columns[:2]) == ["arm", "seed"] and len(table) == 2 * len(ARMS)
+    assert list(table.columns[:2]) == ["arm", "seed"] and len(table) == 2 * len(ARMS | HARMLESS)
     row = table[(table.arm == "none") & (table.seed == 0)].iloc[0]
     assert row["std_ratio"] == float(together.std_ratio[1, together.arms.index("none"), 1])
     assert together.steps == (0, 6, 25)
@@ -216,9 +272,34 @@ def test_r2_is_one_for_what_is_there_and_nothing_for_what_is_not():
     assert found[0] > 0.999 and found[1] < 0.1
 
 
+def test_the_arms_of_the_micro_world_are_those_of_the_method():
+    assert PREDICTORS == KINDS and set(CHOICES["bn"]) == set(BN_PLACEMENTS)
+    assert set(CHOICES["similarity"]) == set(SIMILARITY) and set(CHOICES["symmetry"]) == set(PAIRS)
+
+
+def test_a_second_pair_of_views_shows_the_same_images_and_leaves_the_first_as_it_was():
+    world = VectorWorld(content=3, style=5, images=50, jitter=0.0)
+    images, mix = factors(world, 50, seed=1), mixing(world)
+    fresh = lambda seed: [torch.Generator().manual_seed(seed)]  # noqa: E731
+    pair = draw_views(world, images, mix, fresh(0), batch=7)
+    both = draw_views(world, images, mix, fresh(0), 7, [fresh(1)])
+    assert torch.equal(both[..., :14], pair)
+    one, two, three, four = (both[0].mT @ mix.T).split(7)
+    assert torch.allclose(one[:, :3], three[:, :3]) and torch.allclose(two[:, :3], four[:, :3])
+    assert not torch.allclose(one[:, 3:], three[:, 3:])
+
+
+def test_switches_refuse_runs_whose_predictors_are_mixed():
+    with pytest.raises(ValueError, match="side by side"):
+        Switches.of([Arm(), Arm(predictor="none"), Arm()], torch.zeros(1))
+
+
 @pytest.mark.parametrize("call, error, message", [
     (lambda: Arm(predictor="linera"), ValueError, "Did you mean 'linear'"),
     (lambda: Arm(predictor_lr="fast"), ValueError, "expected one of 'constant', 'scheduled'"),
+    (lambda: Arm(bn="hiden"), ValueError, "Did you mean 'hidden'"),
+    (lambda: Arm(similarity="crossentropy"), ValueError, "Did you mean 'cross_entropy'"),
+    (lambda: Arm(symmetry="asym"), ValueError, "Did you mean 'asymmetric'"),
     (lambda: train_arms({}), TypeError, "at least one"),
     (lambda: train_arms([Arm()]), TypeError, "expected a dict"),
     (lambda: train_arms({"a": Arm()}, seeds=0), ValueError, "seeds: got 0"),
