@@ -195,10 +195,11 @@ _ARMS = {_OUR: {}, _NONE: {"predictor": "none"}, _BANK: {"method": "em.MemoryBan
 _of = lambda *names: {name: _ARMS[name] for name in names}  # noqa: E731
 CLAIMS += [
     Claim("simsiam-18", "A moving average in place of the predictor gives an accuracy far from that without either.", "§5.2",
-          "55.0 against 0.1", _of(_NONE, _BANK),                   # and far from its own start
-          (Lower("linear", _NONE, _BANK), Lower("untrained linear", _BANK, _BANK, "linear")), priority=4),
+          "55.0 against 0.1", _of(_NONE, _BANK),                    # and far from its own start
+          (Lower("linear", _NONE, _BANK), Lower("untrained linear", _BANK, _BANK, "linear")),
+          ("live", "small", "full"), priority=4),
     Claim("simsiam-18-below", "It does not collapse, and stays below SimSiam.", "§5.2", "55.0 against 68.1",
-          _of(_OUR, _BANK), (Collapses(_BANK, _OUR, holds=False), Lower("linear", _BANK, _OUR)), priority=4),
+          _of(_OUR, _BANK), (Collapses(_BANK, _OUR, holds=False), Lower("linear", _BANK, _OUR)), ("live", "small", "full"), priority=4),
     Claim("simsiam-18-both", "Where the bank gives the expectation, a predictor besides adds or takes at most 2 points.",
           "what §5.1 implies", "–", _of(_OUR, _BOTH), (Near("linear", _BOTH, _OUR, 0.02),), priority=4),
 ]
