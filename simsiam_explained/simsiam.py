@@ -161,7 +161,8 @@ CLAIMS += [
           "Fig. 2, §4.1", "67.7 → 0.1 linear", _STOP,
           (Lower("loss", _NO_SG, _OUR), Collapses(_NO_SG, _OUR, by="std"), Lower("kNN", _NO_SG, _OUR)),
           ("live", "small", "full"), priority=1),
-    Claim("simsiam-9-chance", "Then the loss falls below −0.99, and kNN to chance.", "Fig. 2, §4.1", "0.1 = chance", _STOP,
+    Claim("simsiam-9-chance", "Without the stop-gradient the loss falls below −0.99, and kNN to chance.", "Fig. 2, §4.1",
+          "0.1 = chance", _STOP,
           (Between("loss", _NO_SG, -1.001, -0.99), Between("kNN", _NO_SG, 0.0, 0.15)), priority=1),
     Claim("simsiam-10", "Without the output BN's affine, the spectrum shows the collapse and the std hardly does.",
           "§4.4, and a toy of ours", "68.2 with stop-gradient", _AFFINE,   # choice: "hardly" is a std·√d above 0.25
