@@ -93,7 +93,7 @@ def regress(x: Tensor, y: Tensor, ridge: float = 1e-3) -> Guess:
     centred = x - x.mean(0)
     gram = centred.mT @ centred
     gram = gram + ridge * gram.trace() / len(gram) * torch.eye(len(gram), dtype=x.dtype, device=x.device)
-    weight = torch.linalg.solve(gram, centred.mT @ (y - y.mean(0)))
+    weight = torch.linalg.solve(gram, centred.mT @ y)
     return lambda new: y.mean(0) + (new.double() - x.mean(0)) @ weight
 
 # %% ../nbs/09_predictor.ipynb #b9c0085a
@@ -103,7 +103,9 @@ def view_outputs(
     n: int, *,  # views of each image
     seed: int = 0, batch: int = 512,  # images at a time
 ) -> tuple[Tensor, Tensor]:
-    """Return unit z (n, N, d) of n random views of N images, and unit p = h(z) (N, d) of the first: eval mode, no gradient."""
+    """Return unit z (n, N, d) of n random views of N images, and unit p = h(z) (N, d) of the first.
+
+    Eval mode, no gradient; modes are given back. TypeError for a method without the three parts."""
     if any(not isinstance(getattr(method, part, None), nn.Module) for part in ("backbone", "projector", "predictor")):
         raise TypeError(f"method: got {type(method).__name__}, expected one with a backbone, a projector and a "
                         "predictor, such as SimSiam(backbone).")
@@ -118,7 +120,8 @@ def view_outputs(
     return F.normalize(z.float(), dim=-1), F.normalize(p.float(), dim=-1)
 
 # %% ../nbs/09_predictor.ipynb #ac96f6f9
-def what_h_computes(method: nn.Module, train: Images, test: Images, views: Views, *, n: int = 16, seed: int = 0) -> pd.DataFrame:
+def what_h_computes(method: nn.Module, train: Images, test: Images, views: Views, *,
+                    n: int = 16, seed: int = 0) -> pd.DataFrame:
     """Return how near four guesses, each from one view's z1, come to the mean output of n other views of a test image.
 
     Columns: mean cosine with that mean, and R² (1: equal; 0: no better than one mean for all images). What is fitted is

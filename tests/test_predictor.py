@@ -149,7 +149,8 @@ def noisy_pair(device, spread=(3.0, 1.0, 0.3), n=40_000):
 
 def test_the_fits_find_the_known_factors(device):
     x, y = noisy_pair(device)
-    eye, power = torch.eye(3, dtype=torch.float64, device=device), torch.tensor([9.0, 1.0, 0.09], dtype=torch.float64, device=device)
+    eye = torch.eye(3, dtype=torch.float64, device=device)
+    power = torch.tensor([9.0, 1.0, 0.09], dtype=torch.float64, device=device)
     assert torch.allclose(regress(x, y)(eye), torch.diag(power / (power + 1)), atol=0.03)      # each axis its own
     one = float(power.sum() / (power + 1).sum())                                               # one number for all
     assert torch.allclose(rescale(x, y)(eye), one * eye, atol=0.03)
@@ -223,10 +224,11 @@ def test_a_predictor_that_drops_the_noise_is_the_expectation(device):
 
 
 def test_z1_is_not_in_the_mean(device):
-    """Views that share nothing: R² must not be the flattering 1/n."""
+    """Views that share nothing: R² and cosine must not be the flattering ones."""
     grey = from_tensor(torch.full((400, 1, 8, 8), 128, dtype=torch.uint8))
     found = what_h_computes(Noise(device, nn.Identity()), grey, grey, looks, n=3)
     assert abs(found.R2["regression of z2"]) < 0.05
+    assert abs(found.cosine["z1"]) < 0.1
 
 
 def test_view_outputs_are_unit_and_the_model_is_left_as_it_was(device):
