@@ -117,7 +117,8 @@ def _runs_say(claim: Claim, shelf: Shelf, scale: str) -> str:
     verdict = judge(claim, shelf, scale)
     if not verdict.seeds or claim.test:
         return ""
-    seen = [(f"{condition.arm}: " if len(verdict.rows) > 2 else "") + row.seen
+    first = next(iter(verdict.rows))           # the healthy arm; it need not be named, nor can the other of two
+    seen = [(f"{condition.arm}: " if len(verdict.rows) > 2 or condition.arm == first else "") + row.seen
             + (f" ({row.verdict})" if row.verdict != verdict.word else "")
             for condition, row in zip(verdict.conditions, conditions(verdict).itertuples())]
     told = f"{scale}: **{verdict.word}**{str(verdict).removeprefix(verdict.word)}"
