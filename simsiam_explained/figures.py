@@ -62,8 +62,11 @@ def reference(ax, y: float, text: str, where: float = 0.02, below: bool = False)
 
 def seed_dots(ax, table, x: str, y: str, colours: dict, **kwargs) -> None:
     """Draw one dot per seed: `table` is a DataFrame with columns `x` (the arm) and `y` (the value)."""
+    before = np.random.get_state()                # seaborn's jitter takes numpy's global state: the same dots each time
+    np.random.seed(0)
     sns.stripplot(table, x=x, y=y, hue=x, order=list(colours), hue_order=list(colours), palette=colours,
                   ax=ax, size=6, alpha=0.75, jitter=0.12, legend=False, **kwargs)
+    np.random.set_state(before)
 
 
 def draw_curves(ax, curves: dict, colours: dict, dashed: tuple = (), label: bool = True) -> None:
