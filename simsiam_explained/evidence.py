@@ -37,7 +37,7 @@ def direction(on: Sequence[float], off: Sequence[float]) -> str:
         return "no difference seen"
     return "direction reproduced" if mean(gaps) > 0 else "contradicted"
 
-
+# %% ../nbs/07_evidence.ipynb #d3dad13f
 def values(rows: dict[str, list[dict]], arm: str, measure: str) -> list[float]:
     """Return one figure of an arm, for each seed; NaN where a run has none."""
     return [row.get(measure, nan) for row in rows[arm]]
@@ -88,7 +88,7 @@ class Collapses:
         seen = [collapsed(a["std"], a["rank"], b["std"], b["rank"]) for a, b in pairs]
         return unanimous([(self.by in word or self.by == "either" and word != "no") == self.holds for word in seen])
 
-
+# %% ../nbs/07_evidence.ipynb #b0341cec
 @dataclass(frozen=True)
 class Near:
     """The mean of `measure` differs by at most `margin` between `arm` and `to`."""
@@ -104,7 +104,7 @@ class Near:
             return word if word == "not tested" else "direction reproduced"
         return "no difference seen" if word == "no difference seen" else "contradicted"
 
-# %% ../nbs/07_evidence.ipynb #b0341cec
+# %% ../nbs/07_evidence.ipynb #61422051
 @dataclass(frozen=True)
 class Number:
     """`measure` of `arm` is the paper's: `low` to `high`, to 2 standard deviations of ours or 0.01. Only for runs on
@@ -121,7 +121,7 @@ class Number:
         slack = max(2 * stdev(ours), 0.01)
         return "reproduced" if self.low - slack <= mean(ours) <= self.high + slack else "contradicted"
 
-
+# %% ../nbs/07_evidence.ipynb #7975c87d
 def decide(rule: Sequence[Callable], rows: dict[str, list[dict]]) -> tuple[str, dict]:
     """Return (verdict, {condition: its verdict}). All must hold; one contradicted condition contradicts the claim."""
     found = {condition: condition(rows) for condition in rule}
@@ -131,7 +131,13 @@ def decide(rule: Sequence[Callable], rows: dict[str, list[dict]]) -> tuple[str, 
             return (word if words else "not tested"), found
     return ("reproduced" if "reproduced" in words else "direction reproduced"), found
 
-# %% ../nbs/07_evidence.ipynb #61422051
+# %% ../nbs/07_evidence.ipynb #ece6a360
+def _rule_hash(claim: Claim) -> str:
+    """A hash of the rule and of the code that reads it."""
+    code = [inspect.getsource(of) for of in (direction, values, unanimous, decide, collapsed, *sorted({type(c) for c in claim.rule}, key=str))]
+    return hashlib.sha256("\n".join([repr(claim.rule), *code]).encode()).hexdigest()[:12]
+
+# %% ../nbs/07_evidence.ipynb #0b8cfef3
 @dataclass(frozen=True)
 class Claim:
     """A sentence of a paper, and what would decide it: arms, seeds, and a rule that is written before the runs."""
@@ -154,13 +160,9 @@ class Claim:
         common = base(scale).but(**(self.also or {}).get(scale, {}))
         return {arm: common.but(**changes) for arm, changes in self.arms.items()}
 
-    @property
-    def rule_hash(self) -> str:
-        """A hash of the rule and of the code that reads it."""
-        code = [inspect.getsource(of) for of in (direction, values, unanimous, decide, collapsed, *sorted({type(c) for c in self.rule}, key=str))]
-        return hashlib.sha256("\n".join([repr(self.rule), *code]).encode()).hexdigest()[:12]
+    rule_hash = property(_rule_hash)
 
-# %% ../nbs/07_evidence.ipynb #0b8cfef3
+# %% ../nbs/07_evidence.ipynb #f2c3ffda
 @dataclass(frozen=True)
 class Verdict:
     """What the records say of a claim at one scale."""
@@ -186,7 +188,7 @@ def judge(claim: Claim, shelf: Shelf, scale: str) -> Verdict:
     word, conditions = decide(claim.rule, rows) if len(seeds) >= 3 else ("not tested", {})
     return Verdict(word, tuple(seeds), conditions, rows, late)
 
-# %% ../nbs/07_evidence.ipynb #21d45e24
+# %% ../nbs/07_evidence.ipynb #3cbe6bb1
 CHAPTERS = ("simsiam", "predictor")      # the modules that export CLAIMS, in reading order
 
 
