@@ -1,10 +1,10 @@
-"""Thin ipywidgets shells over pure functions: a prediction, a toggle, a slider."""
+"""Thin ipywidgets shells over pure functions: a prediction, a toggle, a slider, several sliders."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
 
-__all__ = ["Prediction", "predict", "toggle", "scrub"]
+__all__ = ["Prediction", "predict", "toggle", "scrub", "sliders"]
 
 
 class Prediction:
@@ -36,8 +36,8 @@ def predict(question: str, options: Sequence[str]) -> Prediction:
     return prediction
 
 
-def _show(control, draw: Callable, value_of: Callable):
-    """Redraw `draw(value)`, a function that returns a matplotlib figure, whenever `control` changes."""
+def _show(controls: Sequence, draw: Callable):
+    """Redraw `draw()`, a function that returns a matplotlib figure, whenever one of `controls` changes."""
     import ipywidgets as widgets
     import matplotlib.pyplot as plt
     from IPython.display import display
@@ -45,14 +45,15 @@ def _show(control, draw: Callable, value_of: Callable):
     image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start"))   # as large as it was drawn
 
     def redraw(_=None):
-        figure, page = draw(value_of(control)), BytesIO()   # outside any Output: an error here is seen
+        figure, page = draw(), BytesIO()                    # outside any Output: an error here is seen
         figure.savefig(page, format="png")
         plt.close(figure)
         image.value = page.getvalue()
 
-    control.observe(redraw, names="value")
+    for control in controls:
+        control.observe(redraw, names="value")
     redraw()
-    box = widgets.VBox([control, image])
+    box = widgets.VBox([*controls, image])
     display(box)
     return box
 
@@ -62,7 +63,7 @@ def toggle(draw: Callable, options: dict, label: str):
     import ipywidgets as widgets
 
     control = widgets.ToggleButtons(options=list(options.items()), description=label, style={"button_width": "auto"})
-    return _show(control, draw, lambda c: c.value)
+    return _show([control], lambda: draw(control.value))
 
 
 def scrub(draw: Callable, values: Sequence, label: str):
@@ -71,4 +72,17 @@ def scrub(draw: Callable, values: Sequence, label: str):
 
     control = widgets.SelectionSlider(options=[(str(v), i) for i, v in enumerate(values)], description=label,
                                       continuous_update=False, layout=widgets.Layout(width="60%"))
-    return _show(control, draw, lambda c: c.value)
+    return _show([control], lambda: draw(control.value))
+
+
+def sliders(draw: Callable, **ranges: tuple[str, float, float, float, float]):
+    """Show a slider for each argument of `draw(**arguments) -> figure`, and the figure; return the widget box.
+
+    ranges: argument = (label, lowest, highest, step, first value)."""
+    import ipywidgets as widgets
+
+    controls = {name: widgets.FloatSlider(
+        value=first, min=low, max=high, step=step, description=label, continuous_update=False, readout_format=".3g",
+        layout=widgets.Layout(width="60%"), style={"description_width": "16em"})
+        for name, (label, low, high, step, first) in ranges.items()}
+    return _show(list(controls.values()), lambda: draw(**{name: control.value for name, control in controls.items()}))

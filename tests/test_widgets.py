@@ -2,7 +2,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from simsiam_explained.widgets import Prediction, predict, scrub, toggle
+from simsiam_explained.widgets import Prediction, predict, scrub, sliders, toggle
 
 
 def drawing(calls):
@@ -41,6 +41,16 @@ def test_a_slider_redraws_with_the_index_of_the_stored_step(capsys):
     control, image = box.children
     control.index = 2
     assert calls == [0, 2] and bytes(image.value).startswith(b"\x89PNG")
+
+
+def test_each_slider_sets_its_argument(capsys):
+    calls = []
+    draw = drawing([])
+    box = sliders(lambda **knobs: calls.append(knobs) or draw(0), a=("first", 0, 1, 0.1, 0.5), b=("second", 1, 3, 1, 2))
+    *controls, image = box.children
+    controls[1].value = 3
+    assert calls == [{"a": 0.5, "b": 2}, {"a": 0.5, "b": 3}] and bytes(image.value).startswith(b"\x89PNG")
+    assert [c.description for c in controls] == ["first", "second"]
 
 
 def test_an_error_while_drawing_is_raised_and_not_swallowed(capsys):
