@@ -27,7 +27,10 @@ ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of w
     "rule_supervised": ([0.77, 0.75], [0.31, 0.33]),         # 04: supervised, settled
     "rule_augmented": ([0.77, 0.75], [0.7, 0.71]),           # 04: clean bank, augmented bank
     "rule_best_k": ([0.04, 0.03], [0.001, -0.002]),          # 04: reported minus fresh, with the best k and a fixed one
+    "rule_views_teach": ([0.78, 0.77], [0.52, 0.53], [0.54, 0.55]),   # 12: pupils of a random net, with the same view, the net itself
     "rule_expectation": ([0.88, 0.78], [0.85, 0.75], [0.82, 0.67]),   # 09: R² of h(z1), of z1 shrunk, of z1
+    "rule_constant": ([0.95, 0.97], [0.4, 0.45], [0.1, 0.12]),    # 10: std·√d by default, without BN before and after
+    "rule_lateness": ([0.88, 0.85], [0.10, 0.11], [0.14, 0.15]),      # 11: std·√d with late targets, mean ones, neither
 }
 
 
