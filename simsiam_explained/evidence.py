@@ -188,8 +188,8 @@ def judge(claim: Claim, shelf: Shelf, scale: str) -> Verdict:
     word, conditions = decide(claim.rule, rows) if len(seeds) >= 3 else ("not tested", {})
     return Verdict(word, tuple(seeds), conditions, rows, late)
 
-# %% ../nbs/07_evidence.ipynb #3cbe6bb1
-CHAPTERS = ("simsiam", "predictor")      # the modules that export CLAIMS, in reading order
+# %% ../nbs/07_evidence.ipynb #3f3e4771
+CHAPTERS = ("simsiam", "predictor", "ablations", "em", "byol", "dynamics")   # the modules that export CLAIMS, in reading order
 
 
 def claims(ids: Iterable[str] = ()) -> dict[str, Claim]:
