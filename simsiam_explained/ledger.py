@@ -97,15 +97,17 @@ def provenance(runs: Mapping[str, Iterable[Record]]) -> str:
 
 
 def page(claim: Claim, shelf: Shelf | None = None) -> str:
-    """Return all that is known of one claim: its sentence and source, its rule, and for each scale recipes, figures, verdict."""
+    """Return all that is known of one claim: sentence, source, rule, and for each scale recipes, figures, verdict."""
     shelf = read_shelf() if shelf is None else shelf
     lines = [f"{claim.id}: {claim.sentence}", f"  source: {claim.source}; paper: {claim.paper or '–'}"]
-    lines += [f"  exact: {claim.test}"] if claim.test else [f"  rule {claim.rule_hash}:", *(f"    {c}" for c in claim.rule)]
+    if not claim.arms:
+        return "\n".join([*lines, f"  exact: {claim.test}" if claim.test else "  not tested: it has no runs yet"])
+    lines += [f"  rule {claim.rule_hash}:", *(f"    {condition}" for condition in claim.rule)]
     for scale in SCALES:
         if recipes := claim.recipes(scale):
             verdict = judge(claim, shelf, scale)
-            seeds = {arm: sorted(shelf.of(recipe.key)) for arm, recipe in recipes.items()}
-            lines += [f"  {scale}: {verdict}", *(f"    {arm}: recipe {recipes[arm].key}, seeds {of}" for arm, of in seeds.items())]
+            lines += [f"  {scale}: {verdict}"]
+            lines += [f"    {arm}: recipe {r.key}, seeds {sorted(shelf.of(r.key))}" for arm, r in recipes.items()]
             lines += [f"    {row.verdict}: {row.asked} ({row.seen})" for row in conditions(verdict).itertuples()]
             if verdict.seeds:
                 lines += ["    " + line for line in numbers(verdict).round(3).to_string().splitlines()]
@@ -141,7 +143,8 @@ def write_results(readme: str | Path, shelf: Shelf | None = None) -> bool:
     readme, (start, end) = Path(readme), MARKS
     text = readme.read_text(encoding="utf-8")
     if not re.search(re.escape(start) + ".*" + re.escape(end), text, re.S):
-        raise ValueError(f"{readme}: there is no place for the results; put {start.strip()!r} and {end!r} on lines of their own.")
+        raise ValueError(f"{readme}: there is no place for the results; put {start.strip()!r} and {end!r} on lines of "
+                         "their own.")
     head, rest = text.split(start, 1)
     new = f"{head}{start}{_results(read_shelf() if shelf is None else shelf)}\n{end}{rest.split(end, 1)[1]}"
     if new != text:

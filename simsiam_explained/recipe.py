@@ -143,7 +143,7 @@ class Recipe:
         names = [f.name for f in fields(self)]
         own = {name: changes.pop(name) for name in names if name in changes}
         if "steps" in own and own["steps"] is None:
-            own["steps"] = round(self.steps * self.batch / own.get("batch", self.batch))
+            own["steps"] = max(1, round(self.steps * self.batch / own.get("batch", self.batch)))
         new = replace(self, **own)
         allowed = {part: arguments(part, getattr(new, of)) for part, of in PARTS.items()}
         for name, value in changes.items():

@@ -26,6 +26,7 @@ __all__ = ["POINTS", "Record", "Shelf", "records_dir", "read_record", "read_shel
 POINTS = 400      # a stored curve has at most so many
 STATUS = ("ok", "collapsed", "diverged", "stopped")
 FIGURES = ("loss", "std", "AUC", "rank", "kNN", "linear")    # that every run has, before and after; rules build on them
+MACHINE = ("device", "name", "threads", "platform", "python", "packages")
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
 
@@ -146,7 +147,7 @@ def _checked(found) -> Record:
         raise ValueError(f"lacks or adds {', '.join(wrong)}; {again}")
     if wrong := [name for name, kind in kinds.items() if not isinstance(found[name], kind)]:
         raise ValueError(f"{wrong[0]} is a {type(found[wrong[0]]).__name__}; {again}")
-    needed = {"final": FIGURES, "untrained": FIGURES, "machine": ("device", "name", "threads")}
+    needed = {"final": FIGURES, "untrained": FIGURES, "machine": MACHINE}
     if lost := [f"{part}: {name}" for part, names in needed.items() for name in names if name not in found[part]]:
         raise ValueError(f"lacks {', '.join(lost)}; {again}")
     floats = _numbers({name: found[name] for name, kind in get_type_hints(Record).items() if kind is float})

@@ -50,17 +50,14 @@ def _watch(train: Images, test: Images, views: Views):
     bank, asked = train[:BANK], test[:QUERIES]
 
     def look(method: nn.Module) -> dict:
-        if not _finite(method):          # the next loss will say so
+        try:
+            f = features(method, asked, views)
+        except ValueError:               # NaN or infinity: the next loss, or the last figures, will say so
             return dict.fromkeys(("AUC", "rank", "kNN"), math.nan)
-        f = features(method, asked, views)
         sigma = spectrum(f)
         return {"AUC": float(auc(sigma)), "rank": float(effective_rank(sigma)),
                 "kNN": knn(features(method, bank, views), bank.labels, f, asked.labels, k=_neighbours(bank))}
     return look
-
-
-def _finite(net: nn.Module) -> bool:
-    return all(bool(value.isfinite().all()) for value in net.state_dict().values())
 
 
 def _train(recipe: Recipe, seed: int, train: Images, test: Images, views: Views, device: torch.device,
@@ -152,15 +149,16 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
     if run.status == "done" and time.monotonic() > ends:
         run.status = "stopped"                    # its state is saved, and the next call has time for the probes
     status, final, spectra = run.status, {}, {f"untrained {name}": sigma for name, sigma in before.items()}
-    if status == "done" and not _finite(run.method):
-        status = "diverged"
+    if status == "done":
+        try:
+            final, after = _figures(run.method, train, test, views)
+            final["loss"], spectra = mean(run.curve("loss")[1][-TAIL:]), spectra | after
+            word = collapsed(final["std"], final["rank"], start["std"], start["rank"])   # choice: against its own start
+            status = "ok" if word == "no" else "collapsed"
+        except ValueError:               # the last step took it to NaN or infinity
+            status = "diverged"
     if status == "diverged":
         final = dict.fromkeys([*start, "loss"], math.nan) | {"layers": {}}
-    if status == "done":
-        final, after = _figures(run.method, train, test, views)
-        final["loss"], spectra = mean(run.curve("loss")[1][-TAIL:]), spectra | after
-        word = collapsed(final["std"], final["rank"], start["std"], start["rank"])   # choice: against its own start
-        status = "ok" if word == "no" else "collapsed"
     start["loss"] = run.curve("loss")[1][0] if "loss" in run.history else math.nan
     return Record(
         schema=SCHEMA, key=recipe.key, recipe=recipe.whole(), seed=seed, status=status, final=final, untrained=start,

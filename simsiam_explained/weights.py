@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .files import open_npz
 from .memory import whole_file
 from .recipe import Recipe
 from .records import Record, read_record, records_dir
@@ -80,7 +81,7 @@ def load_backbone(name: str, folder: Path | None = None) -> tuple[nn.Module, Rec
         raise FileNotFoundError(f"weights: {name!r} has no record {beside}, which says what net it is; restore it.")
     record = read_record(beside)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             arrays = {key: file[key] for key in file.files}
         backbone = Recipe(**record.recipe).build().backbone
         backbone.load_state_dict(unpack(arrays))
