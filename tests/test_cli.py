@@ -2,12 +2,15 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from evidence_kit import TINY, record
 from PIL import Image
 
-from simsiam_explained import cli
+from simsiam_explained import cli, evidence, ledger, weights
+from simsiam_explained.records import read_shelf, write_record
 
 SMALL = ["demo", "--steps", "3", "--width", "2"]
 
@@ -103,3 +106,96 @@ def test_ctrl_c_ends_the_demo_with_130_and_leaves_no_figure(archive, tmp_path):
 def test_it_is_installed_as_a_command():
     done = subprocess.run([sys.executable, "-m", "simsiam_explained.cli", "demo", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--images" in done.stdout and "--device" in done.stdout
+
+
+# ---- claims and reproduce
+
+@pytest.fixture
+def tiny(monkeypatch, folders):
+    """All claims at their smallest, in empty folders."""
+    monkeypatch.setattr(evidence, "base", lambda scale: TINY)
+    return folders
+
+
+def said(capsys, *words):
+    """Run a command; return (its exit code, stdout, stderr)."""
+    code = cli.main(list(words))
+    return code, *capsys.readouterr()
+
+
+def test_claims_prints_a_row_for_each_and_a_page_for_one(tiny, capsys):
+    code, out, err = said(capsys, "claims")
+    assert code == 0 and not err and all(name in out for name in evidence.claims())
+    code, out, _ = said(capsys, "claims", "simsiam-9")
+    assert code == 0 and out.startswith("simsiam-9: Removing the stop-gradient") and "small: not tested" in out
+    code, out, _ = said(capsys, "claims", "simsiam-9", "simsiam-10")
+    assert len(out.splitlines()) == 3 and "simsiam-10" in out
+
+
+def test_claims_brings_a_readme_up_to_date(tiny, capsys):
+    readme = tiny / "R.md"
+    readme.write_text("".join(ledger.MARKS), encoding="utf-8")
+    assert said(capsys, "claims", "--readme", str(readme))[1] == f"{readme}: brought up to date\n"
+    assert said(capsys, "claims", "--readme", str(readme))[1] == f"{readme}: as it was\n"
+
+
+def test_dry_run_prints_the_queue_and_runs_nothing(tiny, capsys):
+    code, out, _ = said(capsys, "reproduce", "simsiam-9", "--scale", "small", "--seeds", "2", "--dry-run", "--device", "cpu")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 5 and lines[-1].startswith("4 runs, about 0 min of training, and the probes, on ")
+    assert lines[0].startswith(f"{TINY.key}-s0") and " min  SimSiam  (simsiam-9, " in lines[0] and "no stop-gradient" in lines[1]
+    assert not list(tiny.rglob("*.json"))
+    write_record(record())
+    assert "3 runs, " in said(capsys, "reproduce", "simsiam-9", "--seeds", "2", "--dry-run", "--device", "cpu")[1]
+    out = said(capsys, "reproduce", "simsiam-21", "--scale", "full", "--seeds", "1", "--dry-run", "--device", "cpu")[1]
+    assert "only above 30,000 images/s, or with --long" in out
+
+
+def test_reproduce_makes_records_and_verify_makes_one_again(tiny, capsys):
+    code, out, _ = said(capsys, "reproduce", "simsiam-9", "--seeds", "1", "--keep", "simsiam-9", "--device", "cpu")
+    assert code == 0 and out.endswith("2 records made\n") and len(list(weights.weights_dir().glob("*.npz"))) == 2
+    assert "backbone kept in 8 bits a weight: kNN 0." in out
+    made = read_shelf().of(TINY.key)[0]
+    code, out, _ = said(capsys, "reproduce", "--verify", TINY.key, "--device", "cpu")
+    assert code == 0 and out.endswith(f"{made.name}: the same to the bit\n")
+    write_record(replace(made, digest="0"))
+    code, out, _ = said(capsys, "reproduce", "--verify", made.name)
+    assert code == 1 and "not the same bits" in out
+
+
+@pytest.mark.parametrize("argument, word", [
+    (["simsiam-99"], "'simsiam-99', expected one of"), (["--scale", "big"], "'live', 'small', 'full'"), (["--seeds", "0"], "seeds: got 0"),
+    (["--jobs", "0"], "--jobs: got 0"), (["--device", "gpu"], "'gpu'"), (["--keep", "simsiam9"], "'simsiam9'"),
+    (["--verify", "abc"], "none of the 0 records"),
+])
+def test_what_reproduce_refuses_is_one_line(tiny, capsys, argument, word):
+    code, _, err = said(capsys, "reproduce", *argument)
+    assert code == 2 and word in err and err.count("\n") == 1 and not list(tiny.rglob("*.json"))
+
+
+def test_a_failed_run_is_an_exit_code(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("simsiam_explained.reproduce.run_recipe", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory")))
+    code, out, err = said(capsys, "reproduce", "simsiam-9", "--seeds", "1", "--device", "cpu")
+    assert code == 2 and out.count("failed: no memory") == 2 and err.startswith("simsiam-explained: 2 runs failed")
+
+
+def test_jobs_get_the_same_command(tiny, monkeypatch):
+    calls = []
+    monkeypatch.setattr("simsiam_explained.reproduce.in_processes", lambda *given: (calls.append(given), 3)[1])
+    assert cli.main(["reproduce", "simsiam-9", "--jobs", "2", "--budget", "9m", "--keep", "a", "--compile", "--long"]) == 3
+    jobs, command = calls[0]
+    again = vars(cli.parser().parse_args(command))
+    assert jobs == 2 and again["ids"] == ["simsiam-9"] and again["keep"] == ["a"] and again["compile"] and again["long"]
+    assert 500 < again["budget"] <= 540 and again["jobs"] == 1 and again["scale"] == "small"
+
+
+@pytest.mark.parametrize("text, seconds", [("90", 90), ("90s", 90), ("9m", 540), ("1.5h", 5400), (" 2 m ", 120)])
+def test_a_duration_has_a_unit(text, seconds):
+    assert cli.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "9 minutes", "-1", "1e3", "nan"])
+def test_what_is_no_duration_is_refused(text, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["reproduce", f"--budget={text}"])
+    assert left.value.code == 2 and "as in 9m" in capsys.readouterr().err

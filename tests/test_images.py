@@ -454,6 +454,30 @@ def test_a_download_happens_once(tmp_path, monkeypatch, load, kind):
     assert [p.name for p in cache_dir().iterdir()] == [f"{kind.lower()}-test.npz"]
 
 
+@pytest.mark.parametrize("load, name", [(cifar10, "cifar10"), (cifar100, "cifar100"), (stl10, "stl10")])
+def test_a_set_may_lie_in_the_cache_as_one_file_with_both_splits(tmp_path, monkeypatch, load, name):
+    """As it is carried to a machine without a network: nothing is downloaded, and a lone split beside it is not asked."""
+    monkeypatch.setattr(torchvision.datasets, name.upper(), lambda *_, **__: pytest.fail("a download"))
+    monkeypatch.setenv("SIMSIAM_EXPLAINED_DATA", str(tmp_path))
+    write(tmp_path / f"{name}.npz", train_images=PIXELS, train_labels=LABELS, test_images=255 - PIXELS[:4],
+          test_labels=LABELS[:4], classes=np.array(["a", "b", "c"]))
+    write(tmp_path / f"{name}-train.npz", images=PIXELS[:1], labels=LABELS[:1])
+    train, test = load(), load("test")
+    assert torch.equal(train.pixels, torch.from_numpy(PIXELS)) and torch.equal(test.pixels, torch.from_numpy(255 - PIXELS[:4]))
+    assert train.labels.tolist() == LABELS.tolist() and (train.name, test.name, train.classes) == (name, name, ("a", "b", "c"))
+    assert [len(part) for part in load_images(name)] == [len(PIXELS), 4]
+    assert torch.equal(load("test", root=tmp_path).pixels, test.pixels)
+
+
+def test_a_file_in_the_cache_without_the_split_or_damaged_is_named(tmp_path):
+    write(tmp_path / "cifar10.npz", train_images=PIXELS, train_labels=LABELS)
+    with pytest.raises(KeyError, match="cifar10.npz: no test images"):
+        cifar10("test", root=tmp_path)
+    (tmp_path / "cifar10.npz").write_bytes(b"PK cut off")
+    with pytest.raises(ValueError, match="cifar10.npz: no .npz file, or one that is cut off"):
+        cifar10(root=tmp_path)
+
+
 def test_stl10_unlabeled_has_no_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "STL10", Fake)
     images = stl10("unlabeled", root=tmp_path)
@@ -475,7 +499,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch, faul
 
 def test_cifar10_is_the_canonical_one():
     missing = [s for s in ("train", "test") if not (cache_dir() / f"cifar10-{s}.npz").exists()]
-    if missing:
+    if missing and not (cache_dir() / "cifar10.npz").exists():
         pytest.skip(f"no CIFAR-10 in {cache_dir()}; with a network, run cifar10('train') and cifar10('test') once")
     train, test = cifar10(), cifar10("test")
     assert (len(train), len(test)) == (50_000, 10_000) and train.labels.bincount().tolist() == [5000] * 10
