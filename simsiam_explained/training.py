@@ -296,7 +296,7 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
         next(iter(order := shuffled(len(images), plan.batch, plan.seed)))    # fewer images than a batch: said here
     one_of("autocast", autocast, ("auto", "bfloat16", "float32"))
     device, every = pick_device(device), positive("every", every)
-    limit, path = math.inf if limit is None else limit, None if path is None else check_writable(path)
+    path = None if path is None else check_writable(path)
     save_every = positive("save_every", plan.steps if save_every is None else save_every)
     bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
     method.to(device, memory_format=torch.channels_last).train()    # faster on GPUs and on CPUs
@@ -305,10 +305,17 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
         run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
         every=every, evaluate=evaluate, save_every=save_every, epoch=max(1, len(images) // plan.batch),
         optimiser=make_optimiser(method, plan), generator=torch.Generator(device).manual_seed(plan.seed),
-        forward=torch.compile(method) if compile else method, ends=time.perf_counter() + limit,
+        forward=torch.compile(method) if compile else method, ends=_deadline(limit),
         pending=[], batch=None, z1=None, good=None, mark=None)
 
-# %% ../nbs/06_training.ipynb #e9212b19
+# %% ../nbs/06_training.ipynb #f9fda6d4
+def _deadline(limit: float | None) -> float:
+    """Return the time on the clock at which a run that may take `limit` seconds stops."""
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0):
+        raise ValueError(f"limit: got {limit!r}, expected seconds > 0, or None for no limit.")
+    return math.inf if limit is None else time.perf_counter() + limit
+
+
 def _described(plan, method, images, views, device, bf16) -> dict:
     """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
     switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
