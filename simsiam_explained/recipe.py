@@ -139,11 +139,14 @@ class Recipe:
                                for part, of in PARTS.items()}
 
     def but(self, **changes) -> Recipe:
-        """Return a copy with fields, or arguments of its parts, changed. steps=None: as many images as before."""
+        """Return a copy with fields, or arguments of its parts, changed. steps=None: as many images as before; a warmup
+        that is a float: that share of the steps."""
         names = [f.name for f in fields(self)]
         own = {name: changes.pop(name) for name in names if name in changes}
         if "steps" in own and own["steps"] is None:
             own["steps"] = max(1, round(self.steps * self.batch / own.get("batch", self.batch)))
+        if isinstance(own.get("warmup"), float):
+            own["warmup"] = round(own["warmup"] * own.get("steps", self.steps))
         new = replace(self, **own)
         allowed = {part: arguments(part, getattr(new, of)) for part, of in PARTS.items()}
         for name, value in changes.items():
