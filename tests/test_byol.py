@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simsiam_explained.byol import BYOL, CLAIMS, CostsLess, byol_loss, ema, optimal_predictor, scrambled, tau_at
+from simsiam_explained.byol import BYOL, CLAIMS, byol_loss, ema, optimal_predictor, scrambled, tau_at
+from simsiam_explained.conditions import CostsLess
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import textures
 from simsiam_explained.lars import LARS
@@ -117,6 +118,8 @@ def test_no_gradient_reaches_the_target(device, target):
     optimiser.step()
     assert all(w.grad is None and not w.requires_grad for w in method.target.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), method.target.parameters()))
+    xs = [x.requires_grad_() for x in xs]
+    assert not any(t.requires_grad for t in method.targets(tuple(xs), [])), "nor its input"
     ids = {id(w) for group in method.param_groups() for w in group["params"]}
     assert ids == {id(w) for part in (method.online, method.predictor) for w in part.parameters()}
 
@@ -417,6 +420,7 @@ def test_costs_less_compares_differences():
     assert CostsLess("linear", "a", "a cut", "b", "b cut")(rows) == "direction reproduced"
     assert CostsLess("linear", "b", "b cut", "a", "a cut")(rows) == "contradicted"
     assert CostsLess("linear", "a", "a cut", "a", "a cut")(rows) == "no difference seen"
+    assert CostsLess("linear", "a", "a cut", "b", "b cut").says(rows)[1] == "lost 0.097 against 0.397"
 
 
 # ---- networks without batch statistics ----
