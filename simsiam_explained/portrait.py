@@ -23,7 +23,7 @@ def fate(start: tuple[float, float], knobs: Knobs) -> tuple[np.ndarray, bool]:
     return np.stack([path[:, 0], np.sqrt(path[:, 1].clip(0))], -1), bool(lives)
 
 
-def _shade_basin(ax, knobs: Knobs) -> None:
+def _shade_basin(ax, knobs: Knobs, named: bool) -> None:
     """Shade the starts that collapse: those under the boundary, or all."""
     line = basin_boundary(knobs).numpy()
     if not len(line):
@@ -32,11 +32,11 @@ def _shade_basin(ax, knobs: Knobs) -> None:
     p, w = line[:, 0], np.sqrt(line[:, 1].clip(0))
     ax.fill_between(p, w, color=VERMILLION, alpha=BASIN, linewidth=0)
     ax.plot(p, w, color=VERMILLION, linewidth=1.2)
-    for text, height, colour in (("lives", 0.93, BLUE), ("collapses", 0.04, VERMILLION)):
+    for text, height, colour in (("lives", 0.93, BLUE), ("collapses", 0.04, VERMILLION)) if named else ():
         ax.text(P[0] + 0.02, height, text, color=colour, fontsize=9, backgroundcolor=(1, 1, 1, 0.6 * (text == "lives")))
 
 
-def _draw_standstills(ax, knobs: Knobs) -> None:
+def _draw_standstills(ax, knobs: Knobs, named: bool) -> None:
     """Draw where p stands still (dashed), where w does (dotted), and the line on which all ends."""
     top = knobs.tau / (1 + knobs.noise)
     p = np.linspace(1e-4, top - 1e-4, 400)
@@ -44,7 +44,8 @@ def _draw_standstills(ax, knobs: Knobs) -> None:
     ax.plot(p, still, color=GREY, linestyle="--", linewidth=1.1)
     marks = [(float(np.interp(W[1], still, p)), "ṗ = 0", "left")] + [(r.p, "ẇ = 0", "right") for r in rest_points(knobs)[1:]]
     for at, name, side in marks:
-        ax.annotate(name, (at, W[1]), xytext=(0, 3), textcoords="offset points", color=GREY, fontsize=8, ha=side)
+        if named:
+            ax.annotate(name, (at, W[1]), xytext=(0, 3), textcoords="offset points", color=GREY, fontsize=8, ha=side)
         if name == "ẇ = 0":
             ax.axvline(at, color=GREY, linestyle=":", linewidth=1.1)
     ax.plot(P, np.array(P) / knobs.predictor_lr ** 0.5, color=BLACK, linewidth=0.9)
@@ -60,16 +61,17 @@ def _mark_rests(ax, knobs: Knobs, growth: bool = False) -> None:
                     markersize=8, zorder=6, clip_on=False)
 
 
-def draw_plane(ax, knobs: Knobs, starts: list[tuple[float, float]] = (), density: float = 0.9) -> None:
+def draw_plane(ax, knobs: Knobs, starts: list[tuple[float, float]] = (), density: float = 0.75,
+               named: bool = True) -> None:
     """Draw the flow of a mode's p and w = √s, the basin of collapse, the rest points, and the path of each start (p, w)."""
     ax.set(xlim=P, ylim=W, xlabel="p, the mode in the predictor", ylabel="w = √s, the mode in the encoder")
     ax.grid(False)
-    _shade_basin(ax, knobs)
+    _shade_basin(ax, knobs, named)
     p, w = np.meshgrid(np.linspace(*P, 36), np.linspace(*W, 28))
     flow = mode_flow(torch.tensor(np.stack([p, w * w], -1)), knobs).numpy()
     ax.streamplot(p, w, flow[..., 0], flow[..., 1] / (2 * w).clip(1e-9), color=(FLOW,) * 3 + (FLOW,), density=density,
                   linewidth=0.7, arrowsize=0.8)
-    _draw_standstills(ax, knobs)
+    _draw_standstills(ax, knobs, named)
     for start in starts:
         path, lives = fate(start, knobs)
         for part, mark in ((path, "-"), (path[:1], "o")):
@@ -95,7 +97,7 @@ def portrait(decay: float = 0.1, predictor_lr: float = 1.0, tau: float = 1.0, no
              w: float = 0.6):
     """Return the figure of a mode that starts at (p, w): the plane above, the growth against the decay below."""
     knobs = Knobs(decay, predictor_lr, tau, noise)
-    figure, (plane, growth) = new_figure(2, 1, size=(6.4, 5.8), sharex=True, height_ratios=(3.2, 1))
+    figure, (plane, growth) = new_figure(2, 1, size=(5.9, 5.3), sharex=True, height_ratios=(3.2, 1))
     draw_plane(plane, knobs, [(p, w)])
     draw_growth(growth, knobs)
     lives = fate((p, w), knobs)[1]

@@ -116,7 +116,7 @@ def test_the_predictor_aligns_with_the_correlation(device):
     assert torch.allclose(correlation[-1], Wp[-1] @ Wp[-1] / KNOBS.predictor_lr, atol=1e-4)
 
 
-def test_doubling_the_predictor_rate_halves_s_and_leaves_p():
+def test_doubling_the_rate_halves_s_and_leaves_p():
     once, twice = (rest_points(replace(KNOBS, predictor_lr=alpha))[2] for alpha in (1.0, 2.0))
     assert twice.p == pytest.approx(once.p, abs=1e-12) and twice.s == pytest.approx(once.s / 2, abs=1e-12)
     found = end(point(0.4, 0.3), replace(KNOBS, predictor_lr=2.0))
