@@ -315,7 +315,7 @@ def _deadline(limit: float | None) -> float:
         raise ValueError(f"limit: got {limit!r}, expected seconds > 0, or None for no limit.")
     return math.inf if limit is None else time.perf_counter() + limit
 
-
+# %% ../nbs/06_training.ipynb #e9212b19
 def _described(plan, method, images, views, device, bf16) -> dict:
     """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
     switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
