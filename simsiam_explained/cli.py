@@ -145,7 +145,7 @@ def _parse_reproduce(one: argparse.ArgumentParser) -> None:
     one.add_argument("--compile", action="store_true", help="torch.compile the method")
     one.add_argument("--long", action="store_true", help="the 800-epoch runs too, whatever the pilot says of the speed")
     one.add_argument("--keep", action="append", default=[], metavar="ID",
-                     help="keep the backbones of this claim's runs, 8 bits a weight")
+                     help="keep the backbones of this claim's runs with seed 0, 8 bits a weight")
 
 
 COMMANDS = {"demo": (_parse_demo, "SimSiam with and without stop-gradient: a table and a figure"),

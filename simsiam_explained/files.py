@@ -1,7 +1,6 @@
 """Bytes on disk into arrays: .npz files and image files, with refusals that name the file and the fault."""
 from __future__ import annotations
 
-import os
 import warnings
 import zipfile
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from .memory import whole_file
 
 __all__ = ["ENDINGS", "fetch", "save_npz", "open_npz", "read_npz", "find_images", "read_images"]
 
@@ -41,14 +42,9 @@ def fetch(name: str, split: str, folder: Path) -> Path:
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz whole or not at all: to a neighbour first, then by one rename."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write an .npz whole or not at all."""
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
 
 
 @contextmanager

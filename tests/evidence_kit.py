@@ -15,7 +15,8 @@ def figures(**changes):
 def record(recipe=TINY, seed=0, rules=None, status="ok", speed=100.0, **final):
     """A record that no run has made; what is said of `final` overrides `figures`."""
     return Record(
-        schema=SCHEMA, key=recipe.key, recipe=recipe.whole(), seed=seed, seeds={"init": seed, "order": seed, "views": seed},
-        status=status, final=figures(**final), untrained=figures(kNN=0.5), curves={"loss": [[1, -0.1], [2, -0.2]]},
+        schema=SCHEMA, key=recipe.key, recipe=recipe.whole(), seed=seed,
+        seeds={"init": seed, "order": seed, "views": seed}, status=status, final=figures(**final),
+        untrained=figures(kNN=0.5), curves={"loss": [[1, -0.1], [2, -0.2]]},
         spectra={"backbone": torch.tensor([2.0, 1.0])}, machine=machine(torch.device("cpu")), code="c0de", commit=None,
         data="da7a", flops=1e6, wall=1.0, images_per_second=speed, peak_memory=10.0, digest="d19e57", rules=rules or {})

@@ -140,10 +140,11 @@ def test_claims_brings_a_readme_up_to_date(tiny, capsys):
 
 
 def test_dry_run_prints_the_queue_and_runs_nothing(tiny, capsys):
-    code, out, _ = said(capsys, "reproduce", "simsiam-9", "--scale", "small", "--seeds", "2", "--dry-run", "--device", "cpu")
+    code, out, _ = said(capsys, "reproduce", "simsiam-9", "--seeds", "2", "--dry-run", "--device", "cpu")
     lines = out.splitlines()
-    assert code == 0 and len(lines) == 5 and lines[-1].startswith("4 runs, about 0 min of training, and the probes, on ")
-    assert lines[0].startswith(f"{TINY.key}-s0") and " min  SimSiam  (simsiam-9, " in lines[0] and "no stop-gradient" in lines[1]
+    assert code == 0 and lines[-1].startswith("4 runs, about 0 min of training, and the probes, on ")
+    assert len(lines) == 5 and lines[0].startswith(f"{TINY.key}-s0") and " min  SimSiam  (simsiam-9, " in lines[0]
+    assert "no stop-gradient" in lines[1]
     assert not list(tiny.rglob("*.json"))
     write_record(record())
     assert "3 runs, " in said(capsys, "reproduce", "simsiam-9", "--seeds", "2", "--dry-run", "--device", "cpu")[1]
@@ -164,8 +165,8 @@ def test_reproduce_makes_records_and_verify_makes_one_again(tiny, capsys):
 
 
 @pytest.mark.parametrize("argument, word", [
-    (["simsiam-99"], "'simsiam-99', expected one of"), (["--scale", "big"], "'live', 'small', 'full'"), (["--seeds", "0"], "seeds: got 0"),
-    (["--jobs", "0"], "--jobs: got 0"), (["--device", "gpu"], "'gpu'"), (["--keep", "simsiam9"], "'simsiam9'"),
+    (["simsiam-99"], "'simsiam-99', expected one of"), (["--scale", "big"], "'live', 'small', 'full'"),
+    (["--seeds", "0"], "seeds: got 0"), (["--jobs", "0"], "--jobs: got 0"), (["--device", "gpu"], "'gpu'"), (["--keep", "simsiam9"], "'simsiam9'"),
     (["--verify", "abc"], "none of the 0 records"),
 ])
 def test_what_reproduce_refuses_is_one_line(tiny, capsys, argument, word):
@@ -174,7 +175,9 @@ def test_what_reproduce_refuses_is_one_line(tiny, capsys, argument, word):
 
 
 def test_a_failed_run_is_an_exit_code(tiny, capsys, monkeypatch):
-    monkeypatch.setattr("simsiam_explained.reproduce.run_recipe", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory")))
+    def fails(*_, **__):
+        raise RuntimeError("no memory")
+    monkeypatch.setattr("simsiam_explained.reproduce.run_recipe", fails)
     code, out, err = said(capsys, "reproduce", "simsiam-9", "--seeds", "1", "--device", "cpu")
     assert code == 2 and out.count("failed: no memory") == 2 and err.startswith("simsiam-explained: 2 runs failed")
 
@@ -182,7 +185,8 @@ def test_a_failed_run_is_an_exit_code(tiny, capsys, monkeypatch):
 def test_jobs_get_the_same_command(tiny, monkeypatch):
     calls = []
     monkeypatch.setattr("simsiam_explained.reproduce.in_processes", lambda *given: (calls.append(given), 3)[1])
-    assert cli.main(["reproduce", "simsiam-9", "--jobs", "2", "--budget", "9m", "--keep", "a", "--compile", "--long"]) == 3
+    words = ["simsiam-9", "--jobs", "2", "--budget", "9m", "--keep", "a", "--compile", "--long"]
+    assert cli.main(["reproduce", *words]) == 3
     jobs, command = calls[0]
     again = vars(cli.parser().parse_args(command))
     assert jobs == 2 and again["ids"] == ["simsiam-9"] and again["keep"] == ["a"] and again["compile"] and again["long"]

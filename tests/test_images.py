@@ -456,15 +456,16 @@ def test_a_download_happens_once(tmp_path, monkeypatch, load, kind):
 
 @pytest.mark.parametrize("load, name", [(cifar10, "cifar10"), (cifar100, "cifar100"), (stl10, "stl10")])
 def test_a_set_may_lie_in_the_cache_as_one_file_with_both_splits(tmp_path, monkeypatch, load, name):
-    """As it is carried to a machine without a network: nothing is downloaded, and a lone split beside it is not asked."""
+    """As it is carried to a machine without a network. Nothing is downloaded; a lone split beside it is not asked."""
     monkeypatch.setattr(torchvision.datasets, name.upper(), lambda *_, **__: pytest.fail("a download"))
     monkeypatch.setenv("SIMSIAM_EXPLAINED_DATA", str(tmp_path))
     write(tmp_path / f"{name}.npz", train_images=PIXELS, train_labels=LABELS, test_images=255 - PIXELS[:4],
           test_labels=LABELS[:4], classes=np.array(["a", "b", "c"]))
     write(tmp_path / f"{name}-train.npz", images=PIXELS[:1], labels=LABELS[:1])
     train, test = load(), load("test")
-    assert torch.equal(train.pixels, torch.from_numpy(PIXELS)) and torch.equal(test.pixels, torch.from_numpy(255 - PIXELS[:4]))
-    assert train.labels.tolist() == LABELS.tolist() and (train.name, test.name, train.classes) == (name, name, ("a", "b", "c"))
+    assert torch.equal(train.pixels, torch.from_numpy(PIXELS))
+    assert torch.equal(test.pixels, torch.from_numpy(255 - PIXELS[:4])) and train.labels.tolist() == LABELS.tolist()
+    assert (train.name, test.name, train.classes) == (name, name, ("a", "b", "c"))
     assert [len(part) for part in load_images(name)] == [len(PIXELS), 4]
     assert torch.equal(load("test", root=tmp_path).pixels, test.pixels)
 

@@ -13,11 +13,12 @@ from simsiam_explained.records import records_dir
 FEW = ((16, "bfloat16", False), (16, "float32", False), (8, "float32", False))
 
 
-def table(best=20_000.0, **more):
+def table(best=20_000.0):
     """The pilot's table of a machine that is fastest when compiled."""
     speeds = [best / 2, best / 4, best / 2.2, best / 4.4, best]
-    return pd.DataFrame([{"batch": b, "autocast": a, "compile": c, "images/s": s, "TFLOP/s": 1.0, "views' share": 0.1, "failed": ""}
-                         | more for (b, a, c), s in zip(CASES, speeds)])
+    seen = {"TFLOP/s": 1.0, "views' share": 0.1, "failed": ""}
+    return pd.DataFrame([{"batch": b, "autocast": a, "compile": c, "images/s": s} | seen
+                         for (b, a, c), s in zip(CASES, speeds)])
 
 
 def test_the_pilot_measures_each_case(device):
@@ -42,7 +43,8 @@ def test_a_case_that_cannot_run_is_a_row_that_says_why(monkeypatch):
         return fit(*given, compile=compile, **more)
     monkeypatch.setattr(pilot, "fit", no_compiler)
     found = pilot.pilot("cpu", ((8, "float32", True), (8, "float32", False)), TINY, steps=2)
-    assert math.isnan(found["images/s"][0]) and found["failed"][0] == "no C++ compiler" and found["images/s"].idxmax() == 1
+    assert math.isnan(found["images/s"][0]) and found["images/s"].idxmax() == 1
+    assert list(found["failed"]) == ["no C++ compiler", ""]
 
 
 def test_the_gains_say_what_bounds_the_speed():
@@ -86,7 +88,8 @@ def asked(monkeypatch, folders):
     return calls
 
 
-@pytest.mark.parametrize("best, long, speed", [(20_000.0, [], 20_000.0), (40_000.0, [], 40_000.0), (20_000.0, ["--long"], math.inf)])
+@pytest.mark.parametrize("best, long, speed", [
+    (20_000.0, [], 20_000.0), (40_000.0, [], 40_000.0), (20_000.0, ["--long"], math.inf)])
 def test_the_pilot_chooses_compile_and_whether_the_longest_runs_are_due(asked, monkeypatch, capsys, best, long, speed):
     monkeypatch.setattr(pilot, "pilot", lambda device: table(best))
     assert cli.main(["reproduce", "--scale", "full", "--budget", "9m", *long]) == 0

@@ -142,10 +142,12 @@ def test_no_default_has_changed_within_a_schema():
     ({"images": "cifar"}, ValueError, "images: got 'cifar'.*cifar10"), ({"steps": 0}, ValueError, "steps: got 0"),
     ({"batch": 12.5}, TypeError, "batch: got 12.5"), ({"n": -1}, ValueError, "recipe: n"),
     ({"autocast": "float16"}, ValueError, "bfloat16"), ({"optimiser": "adam"}, ValueError, "'adam'"),
-    ({"net": {"widht": 8}}, ValueError, "'widht'.*did you mean 'width'"), ({"views": "imagenet"}, ValueError, "imagenet"),
+    ({"net": {"widht": 8}}, ValueError, "'widht'.*did you mean 'width'"),
+    ({"views": "imagenet"}, ValueError, "imagenet"),
     ({"parts": {"stop_gradient": 1}}, TypeError, "stop_gradient of simsiam.SimSiam: got 1, expected a bool"),
     ({"net": {"width": True}}, TypeError, "expected a int"), ({"parts": {"seed": 1}}, ValueError, "'seed'"),
-    ({"method": "simsiam.SimSam"}, ValueError, "no 'simsiam.SimSam'"), ({"backbone": "resnet"}, ValueError, "module.name"),
+    ({"method": "simsiam.SimSam"}, ValueError, "no 'simsiam.SimSam'"),
+    ({"backbone": "resnet"}, ValueError, "module.name"),
     ({"method": "nowhere.SimSiam"}, ValueError, "nowhere"),
 ])
 def test_what_cannot_be_is_refused_at_once(given, kind, word):
@@ -198,11 +200,11 @@ def test_the_numbers_of_images_are_right(images):
 
 
 def test_printing_says_what_a_run_will_be():
-    said = str(base("small").but(batch=512, affine=False))
-    weights = [f"{sum(w.numel() for w in net.parameters()):,}" for net in (base("small").build().backbone,)]
-    for word in (base("small").but(batch=512, affine=False).key, "affine False", "50,000 of cifar10, 3×32×32", "0.4 = 0.2 × 512/256",
-                 "1,000 steps of 512 = 10.2 epochs", "2 of each image", "12 layers; one group: the 512 images", "two CPU threads",
-                 "a big GPU", "cosine per step", *weights):
+    recipe = base("small").but(batch=512, affine=False)
+    said, weights = str(recipe), sum(w.numel() for w in recipe.build().backbone.parameters())
+    for word in (recipe.key, "affine False", "50,000 of cifar10, 3×32×32", "0.4 = 0.2 × 512/256", "cosine per step",
+                 "1,000 steps of 512 = 10.2 epochs", "2 of each image", "12 layers; one group: the 512 images",
+                 "two CPU threads", "a big GPU", f"backbone {weights:,}"):
         assert word in said, word
     assert max(map(len, said.splitlines())) < 140
 

@@ -340,7 +340,8 @@ def test_a_method_with_a_memory_is_told_the_batch_before_each_step():
     ({"save_every": 0, "checkpoint": "run.pt"}, ValueError, "save_every: got 0"),
     ({"method": "simsiam"}, TypeError, "method str.*SimSiam"),
     ({"evaluate": lambda method: None}, TypeError, "evaluate: returned NoneType"),
-    ({"limit": 0}, ValueError, "limit: got 0, expected seconds > 0"), ({"limit": math.nan}, ValueError, "limit: got nan"),
+    ({"limit": 0}, ValueError, "limit: got 0, expected seconds > 0"),
+    ({"limit": math.nan}, ValueError, "limit: got nan"),
     ({"limit": "9m"}, ValueError, "limit: got '9m'"), ({"limit": True}, ValueError, "limit: got True"),
 ])
 def test_a_request_that_cannot_be_met_is_an_error(change, kind, text):
@@ -430,7 +431,7 @@ def test_a_limit_stops_after_the_step_in_which_it_passes_and_the_run_can_go_on(m
     clock = Clock(monkeypatch)
     run = go(order=ticking(shuffled(40, 8), clock), limit=4.5, checkpoint=tmp_path / "run.pt")
     assert (run.status, run.step, load_checkpoint(tmp_path / "run.pt")["step"]) == ("stopped", 5, 5)
-    run = go(order=ticking(shuffled(40, 8), clock), limit=100, checkpoint=tmp_path / "run.pt", resume=tmp_path / "run.pt")
+    run = go(order=ticking(shuffled(40, 8), clock), limit=100, resume=tmp_path / "run.pt")
     monkeypatch.undo()
     assert run.status == "done" and same(run, go())
 
@@ -438,7 +439,7 @@ def test_a_limit_stops_after_the_step_in_which_it_passes_and_the_run_can_go_on(m
 def test_a_limit_that_passes_in_the_last_step_leaves_a_run_that_is_done(monkeypatch):
     clock = Clock(monkeypatch)
     assert go(order=ticking(shuffled(40, 8), clock), limit=11.5).status == "done"
-    assert go(order=ticking(shuffled(40, 8), clock), limit=1e-9).step == 1         # one step at the least: it goes forward
+    assert go(order=ticking(shuffled(40, 8), clock), limit=1e-9).step == 1         # never none
     assert go(order=ticking(shuffled(40, 8), clock), limit=math.inf).status == "done"
 
 

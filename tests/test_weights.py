@@ -39,13 +39,14 @@ def test_rounding_is_at_most_half_a_step_of_each_channel(shape, device):
     step = weight.flatten(1).abs().amax(1) / 127
     error = (back - weight).flatten(1).abs().amax(1)
     assert back.dtype == torch.float32 and (error <= step / 2 * 1.001).all() and (error > step / 10).any()
-    torch.testing.assert_close(back.flatten(1).abs().amax(1), weight.flatten(1).abs().amax(1))      # the largest is exact
+    torch.testing.assert_close(back.flatten(1).abs().amax(1), weight.flatten(1).abs().amax(1))     # exact
 
 
 def test_a_channel_of_zeros_stays_one_and_vectors_stay_exact():
     state = {"w": torch.zeros(2, 3), "bias": torch.randn(5), "count": torch.tensor(7), "v": torch.rand(4).double()}
     back = unpack(pack(state))
-    assert set(back) == set(state) and all(torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state)
+    assert set(back) == set(state)
+    assert all(torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state)
 
 
 def test_a_packed_net_has_the_names_and_shapes_of_the_net():
@@ -104,8 +105,8 @@ def flipped(path):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda p: p.write_bytes(p.read_bytes()[:500]), lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"no zip"), flipped,
-    another_net, lambda p: np.savez(p, a=np.zeros(3)), lambda p: np.savez(p, a=np.array([None])),
+    lambda p: p.write_bytes(p.read_bytes()[:500]), lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"no zip"),
+    flipped, another_net, lambda p: np.savez(p, a=np.zeros(3)), lambda p: np.savez(p, a=np.array([None])),
 ], ids=["truncated", "empty", "foreign", "a bit flipped", "another net", "other arrays", "objects"])
 def test_a_damaged_file_is_named(kept, damage):
     damage(weights_dir() / f"{kept[0].name}.npz")
@@ -128,7 +129,7 @@ def test_each_kept_file_scores_what_it_says(path, device):
     backbone, record, knn = load_backbone(path.stem)
     recipe = Recipe(**record.recipe)
     if recipe.images == "cifar10" and not CIFAR:
-        pytest.skip(f"CIFAR-10 is not in {cache_dir()}: put cifar10.npz there, or call simsiam_explained.images.cifar10()")
+        pytest.skip(f"CIFAR-10 is not in {cache_dir()}: put cifar10.npz there, or run images.cifar10() once")
     if device.type == "cpu" and recipe.whole()["net"]["width"] > 16:
         pytest.skip("too large a net to score on a CPU in a test")
     assert score(backbone.to(device), recipe, str(device)) == pytest.approx(knn, abs=0.001)
