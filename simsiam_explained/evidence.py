@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from .checks import one_of
 from .collapse import collapsed
 from .recipe import Recipe, base, find
-from .records import Shelf
+from .records import Record, Shelf
 
 # %% auto #0
 __all__ = ['VERDICTS', 'CHAPTERS', 'direction', 'values', 'unanimous', 'Lower', 'Between', 'Collapses', 'Near', 'Number',
@@ -170,23 +170,30 @@ class Verdict:
     seeds: tuple[int, ...] = ()
     conditions: Mapping = None   # {condition: its verdict}
     rows: Mapping = None         # {arm: [row of each seed]}
-    late: bool = False           # the rule was written, or changed, after a run began
+    late: bool = False           # the rule is newer than its runs
 
     def __str__(self) -> str:
         n = f" (n = {len(self.seeds)})" if self.seeds else ""
         return self.word + n + (", rule newer than its runs" if self.late else "")
 
 
+def _late(claim: Claim, runs: dict[str, list[Record]]) -> bool:
+    """Whether the rule changed after a run, or was written when every arm had one: a known baseline alone tells nothing."""
+    hashes = [{record.rules.get(claim.id) for record in of} for of in runs.values()]
+    changed = any(of - {None, claim.rule_hash} for of in hashes)
+    return changed or bool(hashes) and all(None in of for of in hashes)
+
+# %% ../nbs/07_evidence.ipynb #502d7969
 def judge(claim: Claim, shelf: Shelf, scale: str) -> Verdict:
     """Return the verdict on `claim` at `scale`, from the seeds that every arm has a whole run of."""
     if claim.test:
         return Verdict("exact")
     runs = {arm: shelf.of(recipe.key) for arm, recipe in claim.recipes(scale).items()}
     seeds = sorted(set.intersection(*(set(of) for of in runs.values()))) if runs else []
-    rows = {arm: [of[seed].row for seed in seeds] for arm, of in runs.items()}
-    late = any(of[seed].rules.get(claim.id) != claim.rule_hash for of in runs.values() for seed in seeds)
+    runs = {arm: [of[seed] for seed in seeds] for arm, of in runs.items()}
+    rows = {arm: [record.row for record in of] for arm, of in runs.items()}
     word, conditions = decide(claim.rule, rows) if len(seeds) >= 3 else ("not tested", {})
-    return Verdict(word, tuple(seeds), conditions, rows, late)
+    return Verdict(word, tuple(seeds), conditions, rows, _late(claim, runs))
 
 # %% ../nbs/07_evidence.ipynb #3f3e4771
 CHAPTERS = ("simsiam", "predictor", "ablations", "em", "byol", "dynamics")   # the modules that export CLAIMS, in reading order

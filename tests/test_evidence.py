@@ -162,6 +162,9 @@ def test_a_rule_that_is_newer_than_its_runs_is_said(claim):
     assert str(judge(claim, shelf(*its_runs(claim, rules={})), "small")).endswith("(n = 3), rule newer than its runs")
     one_late = its_runs(claim)[:-1] + its_runs(claim, rules={claim.id: "another"})[-1:]
     assert judge(claim, shelf(*one_late), "small").late
+    on, off = its_runs(claim, rules={})[::2], its_runs(claim)[1::2]         # a baseline from before the rule
+    assert not judge(claim, shelf(*on, *off), "small").late
+    assert judge(claim, shelf(*on, *its_runs(claim)[1:4:2], *its_runs(claim, rules={})[5:]), "small").late
     softer = replace(claim, rule=(Lower("kNN", "on", "off"),))
     assert softer.rule_hash != claim.rule_hash and judge(softer, shelf(*its_runs(claim)), "small").late
 
