@@ -299,7 +299,7 @@ def test_save_npz_writes_whole_or_not_at_all(tmp_path, monkeypatch):
 
     def power_cut(*_):
         raise OSError("power cut")
-    monkeypatch.setattr(files.os, "replace", power_cut)
+    monkeypatch.setattr("os.replace", power_cut)
     with pytest.raises(OSError, match="power cut"):
         files.save_npz(path, images=PIXELS[:1])
     with np.load(path) as old:
