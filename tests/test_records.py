@@ -206,7 +206,7 @@ def test_the_peak_of_memory_is_seen_and_forgotten(device):
     with_it = peak_memory(device)
     assert with_it - before > 50
     del held
-    assert peak_memory(device) == with_it
+    assert abs(peak_memory(device) - with_it) < 5          # the kernel counts in batches
     forget_peak(device)
     if device.type == "cuda" or Path("/proc/self/clear_refs").exists():
         assert peak_memory(device) < with_it - 50
