@@ -206,7 +206,7 @@ def test_claims_are_found_by_id_and_by_the_beginning_of_one():
 def test_no_claim_has_the_name_of_another():
     names = [claim.id for chapter in CHAPTERS for claim in find(f"{chapter}.CLAIMS")]
     assert sorted(names) == sorted(set(names))
-    assert {f"simsiam-{n}" for n in range(1, 24)} <= set(names)          # all that the paper's dossier lists
+    assert {f"simsiam-{n}" for n in range(1, 24)} <= set(names)          # every claim taken from the paper
 
 
 @pytest.mark.parametrize("claim", ALL, ids=lambda claim: claim.id)
