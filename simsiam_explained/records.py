@@ -248,7 +248,7 @@ def peak_memory(device: torch.device) -> float:
     """Return the most memory, in MiB, that this process has held: on the GPU, or resident (NaN if unknown)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:                                    # Linux; the kernel's rusage does not forget what a thread that ended had seen
+    try:                                    # Linux; its rusage does not forget what a thread that ended had seen
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
     except (OSError, StopIteration):

@@ -176,11 +176,12 @@ def verify(name: str, device: str = "auto") -> tuple[bool, str]:
     seeds, of which there must be three. device: "auto" is the record's own kind."""
     shelf = read_shelf()
     known = {record.name: record for record in shelf.records.values()}
-    known |= {key: next(iter(shelf.of(key).values())) for key in {record.key for record in known.values()}}
+    known |= {record.key: record for record in sorted(known.values(), key=lambda record: -record.seed)}
     if name not in known:
         near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`simsiam-explained claims ID` shows keys."
         raise ValueError(f"verify: got {name!r}, but none of the {len(shelf.records)} records in {records_dir()} has "
-                         f"that name; {f'did you mean {near[0]}?' if near else '`simsiam-explained claims ID` shows keys.'}")
+                         f"that name; {hint}")
     old = known[name]
     device = old.machine["device"] if device == "auto" else device
     recipe = Recipe(**old.recipe)

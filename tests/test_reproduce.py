@@ -56,7 +56,8 @@ def test_a_run_becomes_a_whole_record(made, folders):
     assert made.key == TINY.key and made.status in ("ok", "collapsed") and made.rules == {
         "simsiam-9": claims(["simsiam-9"])["simsiam-9"].rule_hash}
     assert set(made.final) == set(made.untrained) == {
-        "loss", "std", "AUC", "rank", "kNN", "linear", "projector kNN", "rankme", "alpha", "uniformity", "m_o", "layers"}
+        "loss", "std", "AUC", "rank", "kNN", "linear", "projector kNN", "rankme", "alpha", "uniformity", "m_o",
+        "layers"}
     assert [step for step, _ in made.curves["loss"]] == [1, 2, 3, 4]
     assert {"kNN", "AUC", "rank", "std", "images/s", "lr"} <= set(made.curves)
     assert set(made.spectra) == {"backbone", "projector", "untrained backbone", "untrained projector"}
@@ -152,7 +153,8 @@ def test_long_claims_wait_for_a_fast_machine():
 
 
 @pytest.mark.parametrize("given, word", [
-    (("tiny",), "'live', 'small', 'full'"), (("small", ["simsiam-99"]), "simsiam-9"), (("small", [], 0), "seeds: got 0")])
+    (("tiny",), "'live', 'small', 'full'"), (("small", ["simsiam-99"]), "simsiam-9"),
+    (("small", [], 0), "seeds: got 0")])
 def test_a_queue_that_cannot_be_is_refused(given, word):
     with pytest.raises(ValueError, match=word):
         queue(*given)
