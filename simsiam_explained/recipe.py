@@ -101,7 +101,7 @@ class Recipe:
     schedule: str = "cosine"
     per: str = "step"
     autocast: str = "float32"            # or "bfloat16"
-    optimiser: str = "sgd"               # or "lars"
+    optimiser: str = "sgd"               # one of OPTIMISERS
 
     def __post_init__(self):
         all_images, _, side = SHAPES[one_of("recipe: images", self.images, SHAPES)]

@@ -22,17 +22,17 @@ from tqdm import tqdm
 from .checks import check_writable, one_of, pick_device, positive, usable_cores
 from .collapse import std_ratio
 from .images import Images
-from .lars import LARS
 from .memory import (Diverged, Run, interruptible, load_checkpoint, own_randomness, restore,
                                       save_checkpoint, snapshot, undisturbed)
+from .optimisers import OPTIMISERS, SPARING
 from .views import Views
 
 # %% auto #0
-__all__ = ['OPTIMISERS', 'lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'Run', 'Diverged', 'save_checkpoint',
+__all__ = ['lr_at', 'Plan', 'make_optimiser', 'set_lr', 'shuffled', 'fit', 'OPTIMISERS', 'Run', 'Diverged', 'save_checkpoint',
            'load_checkpoint']
 
-# %% ../nbs/06_training.ipynb #8df2ec08
-_all_ = ["Run", "Diverged", "save_checkpoint", "load_checkpoint"]   # from memory.py, part of this module's face
+# %% ../nbs/06_training.ipynb #0245309a
+_all_ = ["OPTIMISERS", "Run", "Diverged", "save_checkpoint", "load_checkpoint"]   # from optimisers.py and memory.py
 
 # %% ../nbs/06_training.ipynb #264bbf6d
 def lr_at(
@@ -58,31 +58,28 @@ class Plan:
     steps: int
     batch: int = 256
     base_lr: float = 0.05        # at batch 256 (§3)
-    momentum: float = 0.9        # no Nesterov
+    momentum: float = 0.9        # no Nesterov; β₁ of adamw and lamb
     weight_decay: float = 1e-4
     decay: str = "all"           # paper: all weights, BN and biases too (App. A); or "no_norm_bias"
     warmup: int = 0              # steps; the paper's 10 epochs only for batch ≥ 1024 (§4.3)
     schedule: str = "cosine"     # or "constant"
     per: str = "step"            # choice: smooth; the official code moves the rate once an "epoch"
     seed: int = 0                # of order, views and dropout; the first weights have their own
-    optimiser: str = "sgd"       # or "lars": BYOL's, SimCLR's
+    optimiser: str = "sgd"       # or "lars": BYOL's, SimCLR's; "adamw": MoCo v3's for ViTs, "lamb"
 
     @property
     def lr0(self) -> float:
         """The peak rate under linear scaling: base_lr × batch / 256 (§3)."""
         return self.base_lr * self.batch / 256
 
-# %% ../nbs/06_training.ipynb #8c48b61d
-OPTIMISERS = {"sgd": torch.optim.SGD, "lars": LARS}
-
-
+# %% ../nbs/06_training.ipynb #b0cfb837
 def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """Return SGD or LARS over `method.param_groups()`, or over all trainable weights where a method has no groups.
+    """Return the plan's optimiser over `method.param_groups()`, or over all trainable weights where a method has no groups.
 
     A group with constant_lr=True keeps lr0 from the first step to the last, without warm-up (SimSiam §4.2; the
     author in issue 11 of the official code); an lr_factor multiplies a group's rate, a weight_decay stands in place
-    of the plan's. LARS spares vectors."""
-    groups, spare = [], plan.decay == "no_norm_bias" or plan.optimiser == "lars"     # BYOL §3.3
+    of the plan's. LARS and LAMB spare vectors."""
+    groups, spare = [], plan.decay == "no_norm_bias" or plan.optimiser in SPARING
     for group in getattr(method, "param_groups", lambda: [{"params": method.parameters()}])():
         weights = [w for w in group["params"] if w.requires_grad]
         rules = {"constant_lr": bool(group.get("constant_lr")), "lr_factor": group.get("lr_factor", 1.0)}

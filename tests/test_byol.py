@@ -11,7 +11,7 @@ from simsiam_explained.byol import BYOL, CLAIMS, byol_loss, ema, optimal_predict
 from simsiam_explained.conditions import CostsLess
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import textures
-from simsiam_explained.lars import LARS
+from simsiam_explained.optimisers import LARS
 from simsiam_explained.norms import Affine, Standardised, swap_norm
 from simsiam_explained.recipe import base
 from simsiam_explained.simsiam import SimSiam
