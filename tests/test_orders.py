@@ -1,0 +1,316 @@
+"""The continual orders: who is shown, how often, in which steps; what is refused; how a run goes on in the middle."""
+from fractions import Fraction
+from itertools import islice
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from simsiam_explained.encoders import resnet
+from simsiam_explained.images import from_tensor, textures
+from simsiam_explained.narrow import FULL, FULL_NETS, NARROW, SCREEN
+from simsiam_explained.orders import (ORDERS, Batches, cumulative, hybrid, multiple_pass, ordering, shown, single_pass,
+                                      subset)
+from simsiam_explained.recipe import Recipe, base
+from simsiam_explained.simsiam import SimSiam
+from simsiam_explained.training import fit, lr_at, shuffled
+from simsiam_explained.views import make_views
+
+N, B, STEPS, CHUNKS = 240, 12, 40, 4        # chunks of 60 images: 5 batches, 10 steps each
+ARGUMENTS = {"single_pass": {"chunks": CHUNKS}, "cumulative": {"chunks": CHUNKS}, "hybrid": {"chunks": CHUNKS},
+             "subset": {"share": 0.25}}
+
+
+def made(name, n=N, batch=B, steps=STEPS, seed=3, **more):
+    return ORDERS[name](n, batch, steps, seed, **(ARGUMENTS.get(name, {}) | more))
+
+
+every = pytest.mark.parametrize("name", ORDERS)
+
+
+# ---- what all orders have in common
+
+@every
+@pytest.mark.parametrize("n, batch, steps", [(N, B, STEPS), (247, 12, 41), (250, 13, 97), (64, 16, 5)])
+def test_every_order_takes_as_many_steps_of_as_many_different_images(name, n, batch, steps):
+    order = made(name, n, batch, steps)
+    batches = list(order)
+    assert len(batches) == len(order) == steps
+    for chosen in batches:
+        assert chosen.shape == (batch,) and chosen.dtype == torch.int64
+        assert len(chosen.unique()) == batch and 0 <= chosen.min() and chosen.max() < n
+
+
+@every
+def test_an_order_is_the_same_each_time_and_another_for_another_seed(name):
+    one, same, other = made(name), made(name), made(name, seed=4)
+    first = torch.stack(list(one))
+    assert torch.equal(first, torch.stack(list(one))) and torch.equal(first, torch.stack(list(same)))
+    assert not torch.equal(first, torch.stack(list(other)))
+
+
+@every
+def test_no_batch_holds_an_image_from_outside_its_part(name):
+    order = made(name, n=247, steps=41)
+    stream = iter(order)
+    for start, stop, steps in order.parts:
+        allowed = set(order.ordering[start:stop].tolist())
+        for chosen in islice(stream, steps):
+            assert set(chosen.tolist()) <= allowed
+    assert next(stream, None) is None
+
+
+@every
+def test_an_order_leaves_the_global_generator_alone(name):
+    before = torch.get_rng_state()
+    list(made(name))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("steps, chunks, rounds", [(41, 4, 1), (97, 15, 1), (100, 7, 3), (15, 15, 1)])
+def test_steps_that_do_not_divide_are_spread_to_the_last_one(steps, chunks, rounds):
+    used = [part.steps for part in single_pass(3000, 8, steps, chunks=chunks, rounds=rounds).parts]
+    assert sum(used) == steps and len(used) == chunks * rounds and max(used) - min(used) <= 1
+
+
+def test_chunks_that_do_not_divide_still_cover_every_image_once():
+    parts = single_pass(247, 12, 41, chunks=7).parts
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    assert parts[0].start == 0 and parts[-1].stop == 247
+
+
+# ---- how often each image is shown (claim 6)
+
+def test_single_pass_shows_each_image_all_its_times_in_one_part():
+    order = single_pass(N, B, STEPS, chunks=CHUNKS)
+    stream, times = iter(order), STEPS * B // N
+    for start, stop, steps in order.parts:
+        counts = shown(islice(stream, steps), N)
+        assert (counts[order.ordering[start:stop]] == times).all() and counts.sum() == times * (stop - start)
+
+
+def test_cumulative_shows_an_image_once_for_each_later_chunk_over_their_number():
+    n, batch, steps = 48, 12, 48                           # 12 steps a part: 12, 6, 4 and 3 passes
+    order = cumulative(n, batch, steps, chunks=CHUNKS)
+    counts = shown(order, n)
+    for k in range(CHUNKS):
+        here = counts[order.ordering[12 * k:12 * (k + 1)]]
+        relative = sum(Fraction(CHUNKS, j) for j in range(k + 1, CHUNKS + 1))
+        assert set(here.tolist()) == {int(3 * relative)} and (3 * relative).denominator == 1
+    assert counts.min() == 3 and counts.max() == 25        # 25 / 3 of the last chunk's
+
+
+def test_counts_of_the_paper_cumulative_519_for_the_first_chunk_and_1_for_the_last():
+    """100 chunks, each part as many steps as the set has batches; a part's last pass is cut, by chance."""
+    n, batch = 800, 4
+    order = cumulative(n, batch, 100 * 200, chunks=100)
+    counts = shown(order, n).double()[order.ordering].view(100, 8).mean(1)
+    expected = torch.tensor([sum(100 / k for k in range(first, 101)) for first in range(1, 101)])
+    assert round(expected[0].item()) == 519 and (counts - expected).abs().max() < 5 and counts[-1] == 1
+
+
+def test_multiple_pass_and_subset_show_their_images_evenly():
+    assert (shown(made("multiple_pass"), N) == STEPS * B // N).all()
+    order = made("subset")
+    counts = shown(order, N)
+    assert (counts[order.ordering[-60:]] == STEPS * B // 60).all() and counts.sum() == STEPS * B
+
+
+def test_rounds_come_back_to_every_chunk():
+    order = single_pass(N, B, STEPS, chunks=CHUNKS, rounds=2)
+    assert [part[:2] for part in order.parts] == 2 * [part[:2] for part in single_pass(N, B, STEPS, chunks=4).parts]
+    assert (shown(order, N) == STEPS * B // N).all() and {part.steps for part in order.parts} == {5}
+    grown = cumulative(N, B, STEPS, chunks=CHUNKS, rounds=2)
+    assert [part.stop for part in grown.parts] == 2 * [60, 120, 180, 240] and {part.start for part in grown.parts} == {0}
+
+
+# ---- relations between the orders
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_multiple_pass_is_the_default_order_of_fit():
+    for n, batch, steps, seed in ((240, 12, 41, 0), (247, 12, 97, 5)):
+        assert same(multiple_pass(n, batch, steps, seed), islice(shuffled(n, batch, seed), steps))
+
+
+def test_the_ends_of_other_orders_are_multiple_pass():
+    usual = list(made("multiple_pass"))
+    assert same(usual, made("hybrid", switch=0.0)) and same(usual, made("subset", share=1.0))
+    assert same(usual, made("single_pass", chunks=1)) and same(usual, made("cumulative", chunks=1))
+
+
+def test_hybrid_is_the_single_pass_as_far_as_the_switch():
+    single = list(made("single_pass"))
+    assert same(single, made("hybrid", switch=1.0))
+    order = made("hybrid")                                  # 16 of 40 steps: in the middle of the second chunk
+    assert same(single[:16], islice(order, 16)) and not same(single[16:], list(order)[16:])
+    assert [part.steps for part in order.parts] == [10, 6, 24] and order.parts[-1][:2] == (0, N)
+
+
+def test_hybrid_keeps_the_one_cosine():
+    """The rate at the switch is ½(1 + cos 0.4π) of the first: 0.6545 (claim 7)."""
+    order = hybrid(5000, 50, 1500, chunks=15)
+    at = sum(part.steps for part in order.parts[:-1])
+    assert at == 600 and lr_at(at, len(order)) == pytest.approx(0.6545, abs=5e-5)
+
+
+def test_the_rates_and_the_optimiser_of_a_run_know_nothing_of_its_order():
+    images, rates = textures(48, 8), {}
+    for name in ORDERS:
+        order = made(name, 48, 4, 10)
+        run = fit(SimSiam(resnet(4, (1,), channels=1, seed=0), dim=8, hidden=8), images, make_views("textures"), steps=10,
+                  batch=4, order=order, progress=False, device="cpu", every=1)
+        rates[name] = run.curve("lr")[1]
+    assert all(lr == pytest.approx([lr_at(t, 10, 0.05 * 4 / 256) for t in range(10)]) for lr in rates.values())
+
+
+# ---- streams
+
+def test_the_ordering_holds_each_image_once():
+    for by in ("chance", torch.arange(50) % 5):
+        assert torch.equal(ordering(50, 1, by).sort().values, torch.arange(50))
+    assert not torch.equal(ordering(50, 1), ordering(50, 2)) and not torch.equal(ordering(50), torch.arange(50))
+
+
+def test_class_and_factor_streams_are_sorted_and_else_by_chance():
+    images = textures(240, 8, classes=4)
+    for by, keys in (("class", images.labels), ("frequency", images.factors["frequency"])):
+        assert (keys[ordering(240, 0, by, images)].diff() >= 0).all()
+    first, second = (ordering(240, seed, "class", images)[:60] for seed in (0, 1))
+    assert torch.equal(first.sort().values, second.sort().values) and not torch.equal(first, second)
+    order = single_pass(240, 12, 40, chunks=4, by="class", images=images)
+    seen = [set(images.labels[chosen].tolist()) for chosen in order]
+    assert seen == [{k} for k in range(4) for _ in range(10)]
+    assert same(order, single_pass(240, 12, 40, chunks=4, by=images.labels.tolist()))
+
+
+@pytest.mark.parametrize("by, kind, word", [
+    ("class", ValueError, "give images=…, or by=the values"), ("hue", ValueError, "known of the images only"),
+    (torch.zeros(7), ValueError, r"shape \(7,\) for n = 50"), (torch.zeros(50, 2), ValueError, "one for each")])
+def test_what_cannot_be_sorted_by_is_refused(by, kind, word):
+    with pytest.raises(kind, match=word):
+        ordering(50, 0, by)
+
+
+def test_images_without_what_is_asked_are_refused():
+    made_images, plain = textures(50, 8), from_tensor(textures(50, 8).pixels)
+    with pytest.raises(ValueError, match="'frequenzy'.*[Dd]id you mean 'frequency'"):
+        ordering(50, 0, "frequenzy", made_images)
+    with pytest.raises(ValueError, match="the labels: this image set has none"):
+        ordering(50, 0, "class", plain)
+    with pytest.raises(ValueError, match=r"shape \(50,\) for n = 40"):
+        ordering(40, 0, "class", made_images)
+
+
+# ---- what is refused
+
+@pytest.mark.parametrize("name, more, word", [
+    ("single_pass", {"chunks": 24}, "got 12, but the smallest chunk of the 240 images has 10; give fewer chunks"),
+    ("cumulative", {"chunks": 24}, "smallest chunk"), ("hybrid", {"chunks": 24}, "smallest chunk"),
+    ("subset", {"share": 0.04}, "smallest chunk of the 240 images has 10.*larger share"),
+    ("multiple_pass", {"batch": 241}, "got 241, but the smallest chunk of the 240 images has 240"),
+    ("single_pass", {"chunks": 12, "steps": 11}, "12 × 1 round"), ("single_pass", {"rounds": 11}, "4 × 11 round"),
+    ("single_pass", {"chunks": 0}, "chunks: got 0"), ("single_pass", {"steps": 0}, "got 0"),
+    ("hybrid", {"switch": 1.2}, "switch: got 1.2"), ("hybrid", {"switch": True}, "switch: got True"),
+    ("subset", {"share": 0.0}, "share: got 0.0"), ("cumulative", {"rounds": -1}, "rounds: got -1"),
+])
+def test_an_order_that_could_not_end_is_refused_at_once(name, more, word):
+    with pytest.raises(ValueError, match=word):
+        made(name, **more)
+
+
+# ---- going on
+
+class Plain(nn.Module):
+    """The least that `fit` trains: what it becomes depends on each batch it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8))
+
+    def forward(self, x1, x2):
+        z1, z2 = self.backbone(x1), self.backbone(x2)
+        return Loss(-torch.cosine_similarity(z1, z2).mean())
+
+
+class Loss(NamedTuple):
+    loss: torch.Tensor
+
+
+class Dies:
+    """An order whose process ends before batch `at`."""
+
+    def __init__(self, order, at):
+        self.order, self.at = order, at
+
+    def __iter__(self):
+        yield from islice(self.order, self.at)
+        raise ConnectionError("the machine went away")
+
+
+@every
+@pytest.mark.parametrize("at", [3, 17])                     # in the middle of a chunk, and of a pass through it
+def test_a_run_that_ends_in_the_middle_of_a_chunk_goes_on_to_the_bit(name, at, tmp_path):
+    images, views = textures(N, 8, seed=1), make_views("textures")
+    plan = dict(steps=STEPS, batch=B, progress=False, device="cpu", every=1000, save_every=1)
+    whole = fit(Plain(), images, views, order=made(name), checkpoint=tmp_path / "whole.pt", **plan)
+    with pytest.raises(ConnectionError):
+        fit(Plain(), images, views, order=Dies(made(name), at), checkpoint=tmp_path / "run.pt", **plan)
+    again = fit(Plain(), images, views, order=made(name), resume=tmp_path / "run.pt", **plan | {"save_every": None})
+    assert again.curve("loss") == whole.curve("loss")
+    for a, b in zip(whole.method.state_dict().values(), again.method.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_order_is_noticed_when_a_run_goes_on(tmp_path):
+    images, views = textures(N, 8, seed=1), make_views("textures")
+    plan = dict(steps=STEPS, batch=B, progress=False, device="cpu")
+    with pytest.raises(ConnectionError):
+        fit(Plain(), images, views, order=Dies(made("single_pass"), 17), checkpoint=tmp_path / "run.pt", save_every=1, **plan)
+    with pytest.raises(ValueError, match="batch 17 is not the one"):
+        fit(Plain(), images, views, order=made("cumulative"), resume=tmp_path / "run.pt", **plan)
+
+
+# ---- in other people's loops
+
+def test_batches_feed_a_data_loader():
+    order, numbers = made("single_pass"), TensorDataset(torch.arange(N))
+    loader = DataLoader(numbers, batch_sampler=Batches(order))
+    assert len(loader) == STEPS and same(order, (batch for batch, in loader))
+    rest = DataLoader(numbers, batch_sampler=Batches(order, start=17))
+    assert len(rest) == STEPS - 17 and same(list(order)[17:], (batch for batch, in rest))
+
+
+def test_batches_are_plain_whole_numbers_for_sets_that_are_lists():
+    words = [f"image {k}" for k in range(N)]
+    batch = next(iter(DataLoader(words, batch_sampler=Batches(made("hybrid")))))
+    assert batch == [words[k] for k in next(iter(made("hybrid")))]
+    assert all(type(k) is int for k in next(iter(Batches(made("subset")))))
+
+
+@pytest.mark.parametrize("start", [-1, STEPS + 1, 1.0])
+def test_batches_cannot_start_outside_the_order(start):
+    with pytest.raises(ValueError, match="from 0 to 40"):
+        Batches(made("single_pass"), start)
+
+
+# ---- in recipes
+
+@pytest.mark.parametrize("world, arms, scale", [(NARROW, SCREEN, "small"), (FULL, FULL_NETS, "full")])
+def test_every_arm_of_the_screen_is_a_recipe_of_its_own(world, arms, scale):
+    recipes = {arm: base(scale).but(**world).but(**changes) for arm, changes in arms.items()}
+    assert len({recipe.key for recipe in recipes.values()}) == len(recipes)
+
+
+def test_a_recipe_gives_the_order_what_the_run_knows():
+    recipe = Recipe("textures", n=N, batch=B, steps=STEPS, order="orders.single_pass", stream={"chunks": CHUNKS})
+    assert same(recipe.batches(3), made("single_pass")) and len(recipe.batches(3)) == STEPS
+    with pytest.raises(ValueError, match="(?i)'chunk'.*did you mean 'chunks'"):
+        recipe.but(chunk=3)
+    assert recipe.but(order="orders.hybrid").key != recipe.key == Recipe(**recipe.whole()).key
