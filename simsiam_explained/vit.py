@@ -18,8 +18,8 @@ from .checks import check_generator, one_of, positive
 from .memory import own_randomness
 
 # %% auto #0
-__all__ = ['EPS', 'RATIO', 'STEMS', 'POSITIONS', 'POOLS', 'patches', 'assemble', 'shuffle_patches', 'sincos', 'ViT', 'vit',
-           'attention_maps']
+__all__ = ['EPS', 'RATIO', 'STEMS', 'POSITIONS', 'POOLS', 'TINY', 'FULL', 'patches', 'assemble', 'shuffle_patches', 'sincos',
+           'ViT', 'vit', 'attention_maps']
 
 # %% ../nbs/16_vit.ipynb #80884334
 def patches(
@@ -267,3 +267,13 @@ def attention_maps(
         maps.append(block.attention.weights(block.norm1(x)))
         x = block(x)
     return torch.stack(maps)
+
+# %% ../nbs/16_vit.ipynb #e9773f45
+TINY = {   # changes to base("small"): one small world of ViTs, for the claims of this chapter and of the next
+    "size": 16, "backbone": "vit.vit", "net": {"patch": 4, "width": 48, "depth": 4, "heads": 4},
+    "method": "moco_v3.MoCoV3", "parts": {"dim": 128, "hidden": 256},
+    "optimiser": "adamw", "base_lr": 1e-3, "weight_decay": 0.1, "steps": 800, "warmup": 104}
+FULL = {   # changes to base("full"): a small ViT on CIFAR-10, 200 epochs; MoCo v3's released rates, 13 % warm-up
+    "backbone": "vit.vit", "net": {"patch": 4, "width": 192, "depth": 12, "heads": 12},
+    "method": "moco_v3.MoCoV3", "parts": {},
+    "optimiser": "adamw", "base_lr": 1.5e-4, "weight_decay": 0.1, "steps": 19_400, "warmup": 2522}
