@@ -22,7 +22,7 @@ __all__ = ["SCHEMA", "PARTS", "SCALES", "Recipe", "base", "find", "arguments", "
 
 SCHEMA = 1      # of recipes and records; a changed default, or a changed meaning of a field, raises it
 PARTS = {"net": "backbone", "parts": "method", "augment": "views", "stream": "order"}   # arguments, and of what
-GIVEN = ("backbone", "seed", "channels", "shape", "n", "batch", "steps")                # by the run, not by a recipe
+GIVEN = ("backbone", "seed", "channels", "shape", "n", "batch", "steps", "images")      # by the run, not by a recipe
 SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "stl10": (5_000, 3, 96),
           "textures": (8_000, 1, 32), "digits": (1_438, 1, 32)}                         # images, channels, side
 
@@ -158,10 +158,10 @@ class Recipe:
             new = replace(new, **{part: dict(getattr(new, part)) | {name: value}})
         return new
 
-    def _made(self, what: str, of: str, seed: int, *first):
+    def _made(self, what: str, of: str, seed: int, *first, **more):
         """Return what `what` names, made with the arguments in `of` and with those that only the run knows."""
         known = {"seed": seed, "channels": self.shape[0], "shape": self.shape, "n": self.count, "batch": self.batch,
-                 "steps": self.steps}
+                 "steps": self.steps} | more
         name = getattr(self, what)
         return find(name)(*first, **dict(getattr(self, of)), **{k: v for k, v in known.items() if k in _takes(name)})
 
@@ -169,9 +169,9 @@ class Recipe:
         """Return the method with the first weights of `seed`, on the CPU."""
         return self._made("method", "parts", seed, self._made("backbone", "net", seed))
 
-    def batches(self, seed: int = 0) -> Iterable:
-        """Return the order of the run of `seed`: batches of image numbers."""
-        return self._made("order", "stream", seed)
+    def batches(self, seed: int = 0, images=None) -> Iterable:
+        """Return the order of the run of `seed`: batches of image numbers. A sorted stream needs the training images."""
+        return self._made("order", "stream", seed, images=images)
 
     def __str__(self) -> str:
         return _described(self)

@@ -30,6 +30,17 @@ MACHINE = ("device", "name", "threads", "platform", "python", "packages")
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
 
+EARLY = 0.2       # choice: a fifth of the steps: the first weights are forgotten, most of the training is to come
+
+
+def _drift(curve: list) -> float:
+    """Return by how much a curve of (step, value) changes from EARLY of its steps to its last; NaN where it is none."""
+    if not curve:
+        return math.nan
+    _, early = min(curve, key=lambda point: abs(point[0] - EARLY * curve[-1][0]))
+    return math.nan if None in (early, curve[-1][1]) else curve[-1][1] - early
+
+
 @dataclass(frozen=True)
 class Record:
     """What one run of one recipe with one seed left behind. `final` and `untrained` are rows of figures
@@ -63,10 +74,12 @@ class Record:
 
     @property
     def row(self) -> dict:
-        """The final figures; what of them the untrained net had, as "untrained …"; the difference in kNN as "gain"."""
+        """The final figures; what of them the untrained net had, as "untrained …"; the difference in kNN as "gain", and
+        "AUC drift", by how much the curve of AUC changed from a fifth of the steps to the last."""
         before = {f"untrained {name}": value for name, value in self.untrained.items()}
         gain = self.final.get("kNN", math.nan) - self.untrained.get("kNN", math.nan)
-        return self.final | before | {"gain": gain, "status": self.status, "images/s": self.images_per_second}
+        return self.final | before | {"gain": gain, "AUC drift": _drift(self.curves.get("AUC", [])),
+                                      "status": self.status, "images/s": self.images_per_second}
 
 
 @dataclass(frozen=True)

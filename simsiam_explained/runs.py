@@ -65,7 +65,7 @@ def _train(recipe: Recipe, seed: int, train: Images, test: Images, views: Views,
     """Return the run of `recipe`: done, stopped (at the time `ends`), or diverged. It goes on from its `checkpoint`."""
     every, plan = max(1, recipe.steps // LOOKS), {name: getattr(recipe, name) for name in PLAN}
     try:
-        return fit(recipe.build(seed), train, views, **plan, seed=seed, order=recipe.batches(seed), device=device,
+        return fit(recipe.build(seed), train, views, **plan, seed=seed, order=recipe.batches(seed, train), device=device,
                    autocast=recipe.autocast, compile=compile, every=every, evaluate=_watch(train, test, views),
                    limit=max(ends - time.monotonic(), 1e-3), progress=False,
                    checkpoint=checkpoint, save_every=every if checkpoint else None,

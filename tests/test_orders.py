@@ -5,15 +5,17 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from evidence_kit import TINY
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from simsiam_explained.encoders import resnet
-from simsiam_explained.images import from_tensor, textures
+from simsiam_explained.images import from_tensor, load_images, textures
 from simsiam_explained.narrow import FULL, FULL_NETS, NARROW, SCREEN
 from simsiam_explained.orders import (ORDERS, Batches, cumulative, hybrid, multiple_pass, ordering, shown, single_pass,
                                       subset)
 from simsiam_explained.recipe import Recipe, base
+from simsiam_explained.runs import run_recipe
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import fit, lr_at, shuffled
 from simsiam_explained.views import make_views
@@ -314,3 +316,14 @@ def test_a_recipe_gives_the_order_what_the_run_knows():
     with pytest.raises(ValueError, match="(?i)'chunk'.*did you mean 'chunks'"):
         recipe.but(chunk=3)
     assert recipe.but(order="orders.hybrid").key != recipe.key == Recipe(**recipe.whole()).key
+
+
+def test_a_recipe_may_sort_its_stream_by_what_only_the_images_know(folders):
+    recipe = TINY.but(order="orders.single_pass", chunks=4, by="class")
+    train, _ = load_images("textures", n=TINY.n, size=TINY.size)
+    expected = single_pass(TINY.n, TINY.batch, TINY.steps, 1, chunks=4, by="class", images=train)
+    assert same(recipe.batches(1, train), expected) and recipe.key != recipe.but(by="chance").key
+    with pytest.raises(ValueError, match="give images"):
+        recipe.batches(1)
+    record, _ = run_recipe(recipe, 1)                       # the run hands them over
+    assert record.status in ("ok", "collapsed") and record.recipe["stream"]["by"] == "class"

@@ -51,6 +51,14 @@ def test_the_row_of_a_record():
     assert {"loss", "std", "AUC", "rank", "kNN", "linear", "images/s", "untrained std"} <= set(row)
 
 
+@pytest.mark.parametrize("curve, drift", [
+    ([[50 * k, 0.9 - 0.01 * k] for k in range(1, 21)], -0.16),       # from step 200 of 1,000 to the last
+    ([[75, 0.5], [300, 0.8], [1500, 0.7]], -0.1), ([[1, 0.5]], 0.0), ([], math.nan), ([[1, 0.5], [2, None]], math.nan)])
+def test_the_drift_of_auc_is_that_since_a_fifth_of_the_steps(curve, drift):
+    row = replace(record(), curves={"AUC": curve}).row
+    assert row["AUC drift"] == pytest.approx(drift, abs=1e-9, nan_ok=True)
+
+
 @pytest.mark.parametrize("n", [1, 2, POINTS, POINTS + 1, 777, 9700])
 def test_a_thinned_curve_keeps_its_ends_and_order(n):
     curve = thin([[step, 0.5] for step in range(n)])
