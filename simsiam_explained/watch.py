@@ -1,0 +1,119 @@
+"""A run watched from inside: kNN on the features that training itself makes, and the gradient of every layer, step by step."""
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_labels, positive
+from .probes import knn
+
+__all__ = ["first_layer", "Watch", "watch"]
+
+
+def first_layer(backbone: nn.Module) -> nn.Module:
+    """Return the first convolution or linear layer: of a ViT the patch projection, of a ResNet the stem's."""
+    for layer in backbone.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            return layer
+    raise ValueError(f"backbone: this {type(backbone).__name__} has no convolution and no linear layer.")
+
+
+class Watch:
+    """What `watch` collects. `stop()` takes its hooks away; what was collected stays."""
+
+    def __init__(self, every: int, k: int):
+        self.steps, self.knn = [], []            # the steps at which kNN was read, and what it was
+        self.every, self.k, self.step = every, k, 0
+        self._squares: dict[str, list[Tensor]] = {}
+        self._undo: list[Callable] = []
+
+    @property
+    def norms(self) -> dict[str, Tensor]:
+        """{layer: length of its gradient, (steps,) float32}, in the order of the forward pass."""
+        return {name: torch.stack(of).sqrt().float().cpu() for name, of in self._squares.items() if of}
+
+    def stop(self) -> None:
+        """Take all hooks away."""
+        while self._undo:
+            self._undo.pop()()
+
+
+def _groups(method: nn.Module) -> dict[str, list[Tensor]]:
+    """Return {layer: its trainable weights}: the first layer, the backbone's parts, projector, predictor."""
+    first, groups = list(first_layer(method.backbone).parameters()), {"first layer": []}
+    for head in ("backbone", "projector", "predictor"):
+        for name, w in getattr(method, head).named_parameters():
+            if w.requires_grad:
+                own = "first layer" if any(w is other for other in first) else head if head != "backbone" else name.split(".")[0]
+                groups.setdefault(own, []).append(w)
+    return {name: ws for name, ws in groups.items() if ws}
+
+
+def _watch_gradients(seen: Watch, method: nn.Module) -> None:
+    """Add the square of each weight's gradient to its layer's sum of the step, as soon as it is whole."""
+    for name, ws in _groups(method).items():
+        sums = seen._squares.setdefault(name, [])
+
+        def add(w: Tensor, sums: list = sums) -> None:
+            if sums:                             # before the first step, somebody else calls backward
+                sums[-1] = sums[-1].to(w.device) + w.grad.detach().double().square().sum()
+
+        seen._undo += [w.register_post_accumulate_grad_hook(add).remove for w in ws]
+
+
+def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int) -> None:
+    """Keep the features of the first view of each batch in a queue; ask the old ones about the new ones now and then."""
+    known, new, waiting = deque(), [], []
+    before_step = getattr(method, "before_step", None)
+
+    def look() -> None:
+        rows = [torch.cat([pair[i] for pair in of]) for of in (known, new) for i in (0, 1)]
+        seen.steps.append(seen.step)
+        seen.knn.append(knn(*rows, k=seen.k))
+
+    def begin(batch: Tensor) -> None:
+        if seen.step and seen.step % seen.every == 0:
+            if sum(len(y) for _, y in known) >= max(seen.k, bank // 2):
+                look()
+            known.extend(new)
+            new.clear()
+            while sum(len(y) for _, y in known) - len(known[0][1]) >= bank:
+                known.popleft()                  # first in, first out
+        for sums in seen._squares.values():
+            sums.append(torch.zeros((), dtype=torch.float64, device=batch.device))
+        seen.step += 1
+        waiting[:] = [labels[batch.to(labels.device)]]
+        if before_step is not None:
+            before_step(batch)
+
+    def keep(module: nn.Module, args: tuple, features: Tensor) -> None:
+        if module.training and waiting:          # the second view, and probes, come when nothing waits
+            new.append((features.detach().float(), waiting.pop()))
+
+    method.before_step = begin
+    hook = method.backbone.register_forward_hook(keep)
+    seen._undo += [hook.remove, lambda: method.__dict__.pop("before_step")]
+
+
+def watch(
+    method: nn.Module,       # before `fit`; it has a backbone, a projector and a predictor
+    labels: Tensor,          # (N,) of the training images
+    *,
+    every: int = 10,         # kNN once in so many steps: MoCo v3 reads it every tens of steps, an epoch hides the dips
+    bank: int = 2000,        # features it keeps, at least; the paper: a tenth of the images
+    k: int = 20,             # choice: a hundredth of the bank
+) -> Watch:
+    """Let `fit` fill a Watch as it trains `method`, without a forward pass of its own and without changing a bit.
+
+    Every `every` steps the features of the batches since the last look are asked among those before them: kNN of
+    augmented training images, each as the weights of its own step saw it (MoCo v3, App. A)."""
+    seen = Watch(positive("every", every), positive("k", k))
+    if positive("bank", bank) < k:
+        raise ValueError(f"bank: got {bank} features for k={k} neighbours; keep at least that many.")
+    labels = check_labels(labels, 0 if labels is None else len(labels))
+    _watch_gradients(seen, method)
+    _watch_features(seen, method, labels, bank)
+    return seen
