@@ -24,7 +24,7 @@ _SLOW = {"method": "byol.BYOL", "bn": "default", "predictor_hidden": 128, "predi
          "loss_scale": 0.25, "tau": 0.99}
 _TEXTURES = {"images": "textures", "views": "textures"}
 
-SCREEN: dict[str, dict] = {    # {arm: what it changes in NARROW}, one seed each, before any claim is written
+SCREEN: dict[str, dict] = {    # {arm: what it changes in NARROW}, one seed each: where is the regime?
     "8 × 3": {},
     **{f"{w} × 3": _net(w, 3) for w in (4, 16, 32)},
     **{f"8 × {b}": _net(8, b) for b in (1, 2, 6)},       # 6 takes more than two core-minutes: as long as it takes,

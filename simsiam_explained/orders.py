@@ -16,11 +16,14 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from .checks import check_labels, one_of, positive
+from .conditions import NoGain, Steadier
+from .evidence import Between, Claim, Lower, Near
 from .images import Images
+from .narrow import FULL, FULL_NETS, NARROW, SCREEN
 
 # %% auto #0
-__all__ = ['ORDERS', 'ordering', 'Part', 'Order', 'multiple_pass', 'single_pass', 'cumulative', 'subset', 'hybrid', 'shown',
-           'Batches']
+__all__ = ['ORDERS', 'CLAIMS', 'ordering', 'Part', 'Order', 'multiple_pass', 'single_pass', 'cumulative', 'subset', 'hybrid',
+           'shown', 'Batches']
 
 # %% ../nbs/20_continual.ipynb #fd3c1408
 def _permutation(n: int, *known: int) -> Tensor:
@@ -185,3 +188,71 @@ class Batches(Sampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         return (batch.tolist() for batch in islice(self.order, self.start, None))
+
+# %% ../nbs/20_continual.ipynb #4a1b3e6b
+_MULTI, _CUM, _SINGLE, _HYBRID = "multiple pass", "cumulative", "single pass", "hybrid"
+_ARMS = {_MULTI: {}, _CUM: SCREEN["cumulative"], _SINGLE: SCREEN["single pass"], _HYBRID: SCREEN["hybrid"]}
+_WIDE = {"small": SCREEN["16 × 3"], "full": FULL_NETS["ResNet-18, width 64"]}
+_LIVE = dict(size=16, net={"width": 4, "blocks": (3, 3, 3), "stem": "stride2"}, steps=240)
+_AT = {"small": NARROW, "full": FULL, "live": _LIVE}
+
+
+def _claim(n: str, sentence: str, where: str, paper: str, arms: Iterable, *rule, of: dict = _ARMS, net: dict | None = None,
+           scales: tuple = ("small", "full"), priority: int = 2) -> Claim:
+    arms = {arm: of[arm] | (net or {}) for arm in arms}
+    return Claim(f"collapse-{n}", sentence, f"{where}, slides", paper, arms, rule, scales, _AT, priority=priority)
+
+# %% ../nbs/20_continual.ipynb #c15fc606
+CLAIMS = [
+    _claim("15", "A narrow net gains more from the single pass than from multiple passes.", "Table 2",
+           "44.5 against 30.0; 45.0 against 16.8", (_MULTI, _SINGLE), Lower("gain", _MULTI, _SINGLE), scales=("live", "small", "full")),
+    _claim("15-auc", "And its spectrum ends flatter: the AUC is lower.", "Fig. 14", "–", (_MULTI, _SINGLE),
+           Lower("AUC", _SINGLE, _MULTI)),
+    _claim("17", "The cumulative order helps a narrow net, but less than the single pass.", "Table 2",
+           "+3.0 and +5.4, against +14.5 and +28.2", (_MULTI, _CUM, _SINGLE), Lower("gain", _MULTI, _CUM), Lower("gain", _CUM, _SINGLE)),
+    _claim("18", "For a narrow net the hybrid is better than multiple and than single pass.", "Table 2",
+           "48.3 > 44.5 > 30.0; 50.3 > 45.0 > 16.8", (_MULTI, _SINGLE, _HYBRID), Lower("gain", _MULTI, _HYBRID),
+           Lower("gain", _SINGLE, _HYBRID)),
+    _claim("19", "Under multiple passes a narrow net's AUC rises while it trains.", "Fig. 14", "–", (_MULTI,),
+           Between("AUC drift", _MULTI, 0.0, 0.5)),
+    _claim("19-single", "Under the single pass it rises less.", "Fig. 14", "–", (_MULTI, _SINGLE), Lower("AUC drift", _SINGLE, _MULTI)),
+    _claim("19-hybrid", "After the hybrid's switch it does not reach the level of multiple passes.", "inferred from Fig. 14", "–",
+           (_MULTI, _HYBRID), Lower("AUC", _HYBRID, _MULTI), priority=3),
+]
+
+# %% ../nbs/20_continual.ipynb #ac060fdd
+for _scale, _more in (("small", ""), ("full", "-full")):      # what is wide differs between the scales
+    _there = dict(net=_WIDE[_scale], scales=(_scale,), priority=3)
+    CLAIMS += [
+        _claim(f"16{_more}", "For a wide net the sign flips: the single pass gains less than multiple passes.", "Table 2",
+               "55.9 against 68.1", (_MULTI, _SINGLE), Lower("gain", _SINGLE, _MULTI), **_there),
+        _claim(f"17-wide{_more}", "For a wide net the cumulative order changes a point at most.", "Table 2", "67.7 against 68.1",
+               (_MULTI, _CUM), Near("gain", _CUM, _MULTI, 0.01), **_there),
+        _claim(f"18-wide{_more}", "For a wide net the hybrid comes within a point of multiple passes.", "Table 2",
+               "67.6 against 68.1", (_MULTI, _HYBRID), Near("gain", _HYBRID, _MULTI, 0.01), **_there),
+    ]
+_SWITCH = {f"switch at {s:.0%}": SCREEN["hybrid"] | {"switch": s} for s in (0.2, 0.6, 0.8)} | {"switch at 40%": SCREEN["hybrid"]}
+CLAIMS += [
+    _claim("18-switch", "Wherever the switch lies, from a fifth to four fifths, the hybrid beats multiple passes.", "Fig. 16", "–",
+           (_MULTI, *_SWITCH), *(Lower("gain", _MULTI, arm) for arm in _SWITCH), of=_ARMS | _SWITCH, priority=6)]
+
+# %% ../nbs/20_continual.ipynb #a16713ce
+_BYOL = {_MULTI: {}, "BYOL": SCREEN["BYOL, 8 × 3"], "BYOL, single pass": SCREEN["BYOL, single pass"]}
+_TEST = "test_orders.py::test_"
+CLAIMS += [
+    _claim("20", "BYOL on the same narrow net does not show the rise of AUC.", "Fig. 15", "–", (_MULTI, "BYOL"),
+           Lower("AUC drift", "BYOL", _MULTI), of=_BYOL, priority=3),
+    _claim("20-order", "The continual order gives BYOL no gain.", "Fig. 15", "–", ("BYOL", "BYOL, single pass"),
+           NoGain("gain", "BYOL, single pass", "BYOL", 0.01), of=_BYOL, priority=3),
+    _claim("21", "The single pass shrinks the spread of the seeds of a narrow net.", "Table 2", "±1.8 → ±0.8; ±3.2 → ±1.1",
+           (_MULTI, _SINGLE), Steadier("kNN", _SINGLE, _MULTI), priority=4),
+    _claim("21-hybrid", "So does the hybrid.", "Table 2", "±1.8 → ±0.7; ±3.2 → ±0.6", (_MULTI, _HYBRID),
+           Steadier("kNN", _HYBRID, _MULTI), priority=4),
+    Claim("collapse-6", "All orders take the same number of steps, and none an image from outside its part.", "released code",
+          test=f"{_TEST}no_batch_holds_an_image_from_outside_its_part"),
+    Claim("collapse-6-single", "The single pass shows each image as often as multiple passes, within one part.", "released code",
+          test=f"{_TEST}single_pass_shows_each_image_all_its_times_in_one_part"),
+    Claim("collapse-6-cumulative", "The cumulative order shows the first of C chunks Σ C/k times as often as the last.",
+          "released code", test=f"{_TEST}cumulative_shows_an_image_once_for_each_later_chunk_over_their_number"),
+    Claim("collapse-7", "The hybrid keeps the one cosine: at the switch the rate is 0.6545 of the first.", "released code",
+          test=f"{_TEST}hybrid_keeps_the_one_cosine")]

@@ -1,6 +1,8 @@
 """The continual orders: who is shown, how often, in which steps; what is refused; how a run goes on in the middle."""
+import math
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -9,12 +11,14 @@ from evidence_kit import TINY
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from simsiam_explained.conditions import F_RATIO, NoGain, Steadier
 from simsiam_explained.encoders import resnet
+from simsiam_explained.evidence import Near, decide
 from simsiam_explained.images import from_tensor, load_images, textures
 from simsiam_explained.narrow import FULL, FULL_NETS, NARROW, SCREEN
-from simsiam_explained.orders import (ORDERS, Batches, cumulative, hybrid, multiple_pass, ordering, shown, single_pass,
-                                      subset)
-from simsiam_explained.recipe import Recipe, base
+from simsiam_explained.orders import (CLAIMS, ORDERS, Batches, cumulative, hybrid, multiple_pass, ordering, shown,
+                                      single_pass, subset)
+from simsiam_explained.recipe import Recipe, base, seconds
 from simsiam_explained.runs import run_recipe
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import fit, lr_at, shuffled
@@ -327,3 +331,83 @@ def test_a_recipe_may_sort_its_stream_by_what_only_the_images_know(folders):
         recipe.batches(1)
     record, _ = run_recipe(recipe, 1)                       # the run hands them over
     assert record.status in ("ok", "collapsed") and record.recipe["stream"]["by"] == "class"
+
+
+# ---- the claims, and their conditions
+
+def rows(**arms):
+    """{arm: [row of each seed]} from {arm: values of "gain"}."""
+    return {arm: [{"gain": value} for value in values] for arm, values in arms.items()}
+
+
+def test_no_gain_is_one_sided():
+    low, near, high = [0.10, 0.11, 0.12], [0.105, 0.115, 0.125], [0.20, 0.21, 0.22]
+    asked = NoGain("gain", "arm", "over", 0.01)
+    for arm, word in ((low, "direction reproduced"), (near, "direction reproduced"), (high, "contradicted"),
+                      ([0.09, 0.13, 0.20], "no difference seen"), ([0.1, math.nan, 0.1], "not tested"),
+                      ([-0.5, -0.4, -0.3], "direction reproduced")):
+        assert asked(rows(arm=arm, over=low)) == word
+    assert asked.says(rows(arm=high, over=low)) == ("gain: arm at most 0.01 above over", "gain 0.210 against 0.110")
+
+
+def test_steadier_asks_for_more_than_chance():
+    wild = [0.10, 0.20, 0.30]                                    # a standard deviation of 0.1
+    asked = Steadier("gain", "arm", "than")
+    for arm, word in (([0.20, 0.22, 0.24], "direction reproduced"), ([0.20, 0.23, 0.26], "no difference seen"),
+                      ([0.2, 0.2, 0.2], "direction reproduced"), ([0.0, 0.5, 1.0], "contradicted"), (wild, "no difference seen"),
+                      ([0.2, math.nan, 0.2], "not tested")):
+        assert asked(rows(arm=arm, than=wild)) == word
+    assert asked(rows(arm=[0.2, 0.2], than=[0.1, 0.3])) == "not tested"
+    six = [0.1, 0.2, 0.3, 0.1, 0.2, 0.3]                         # more seeds need a smaller ratio
+    assert asked(rows(arm=[x / 2.4 for x in six], than=six)) == "direction reproduced"
+    assert asked.says(rows(arm=[0.20, 0.22, 0.24], than=wild))[1] == "standard deviation 0.0200 against 0.1000"
+
+
+def test_equal_spreads_pass_once_in_twenty():
+    draws = torch.randn(20_000, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64).var(2)
+    assert float((draws[:, 0] / draws[:, 1] > F_RATIO[3]).double().mean()) == pytest.approx(0.05, abs=0.005)
+
+
+def test_the_claims_15_to_21_and_6_and_7_are_all_there():
+    numbers = {claim.id.split("-")[1] for claim in CLAIMS}
+    assert numbers == {"6", "7", *map(str, range(15, 22))} and len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    here = Path(__file__)
+    for claim in CLAIMS:
+        assert bool(claim.test) != bool(claim.arms)
+        assert not claim.test or f"def {claim.test.split('::')[1]}(" in (here.parent / claim.test.split("::")[0]).read_text()
+
+
+def test_all_recipes_of_one_net_take_the_same_steps_and_begin_alike():
+    for claim in CLAIMS:
+        for scale in claim.scales if claim.arms else ():
+            recipes = claim.recipes(scale).values()
+            assert len({(r.steps, r.batch, r.net, r.n, r.weight_decay, r.images) for r in recipes}) == 1
+            assert len({r.key for r in recipes}) == len(recipes)
+            for recipe in recipes:
+                assert recipe.order == "training.shuffled" or len(recipe.batches(0)) == recipe.steps
+
+
+def test_small_runs_take_five_minutes_at_most():
+    assert max(seconds(r) for claim in CLAIMS for r in claim.recipes("small").values()) < 300
+
+
+HOLDS = {  # what each kind of figure would be in the paper's world, for the narrow net
+    "multiple pass": {"gain": 0.05, "AUC": 0.9, "AUC drift": 0.05, "kNN": 0.2}, "cumulative": {"gain": 0.08, "AUC": 0.88},
+    "single pass": {"gain": 0.15, "AUC": 0.8, "AUC drift": -0.02, "kNN": 0.3},
+    "hybrid": {"gain": 0.19, "AUC": 0.82, "AUC drift": -0.03, "kNN": 0.35},
+    "BYOL": {"gain": 0.2, "AUC drift": -0.04}, "BYOL, single pass": {"gain": 0.15}}
+WIDE = {"multiple pass": {"gain": 0.25}, "cumulative": {"gain": 0.247}, "single pass": {"gain": 0.13}, "hybrid": {"gain": 0.246}}
+
+
+@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.arms], ids=lambda claim: claim.id)
+def test_every_rule_holds_in_the_papers_world_and_not_with_its_arms_swapped(claim):
+    world = WIDE if claim.id.startswith(("collapse-16", "collapse-17-wide", "collapse-18-wide")) else HOLDS
+    wobble = {"kNN": {"multiple pass": 0.02}}                    # multiple passes spread far more
+    row = lambda arm, seed: {m: v + (seed - 1) * wobble.get(m, {}).get(arm, 0.003)  # noqa: E731
+                             for m, v in world.get(arm, HOLDS["hybrid"]).items()}
+    told = {arm: [row(arm, seed) for seed in range(3)] for arm in claim.arms}
+    assert decide(claim.rule, told)[0] == "direction reproduced"
+    swapped = dict(zip(told, list(told.values())[::-1])) if len(told) > 1 else {
+        arm: [{m: -v for m, v in one.items()} for one in of] for arm, of in told.items()}
+    if not all(isinstance(condition, Near) for condition in claim.rule):      # near is near both ways
+        assert decide(claim.rule, swapped)[0] in ("contradicted", "no difference seen")
