@@ -1,4 +1,4 @@
-"""The optimisers of the papers by name. LARS and LAMB are ours: in both, each weight tensor sets the size of its own step."""
+"""The optimisers of the papers by name. In LARS and LAMB, which are ours, each tensor sets the size of its own step."""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A run watched from inside: kNN on the features that training itself makes, and the gradient of every layer, step by step."""
+"""A run watched from inside: kNN on features that training itself makes, and the gradient of every layer."""
 from __future__ import annotations
 
 from collections import deque
@@ -47,7 +47,8 @@ def _groups(method: nn.Module) -> dict[str, list[Tensor]]:
     for head in ("backbone", "projector", "predictor"):
         for name, w in getattr(method, head).named_parameters():
             if w.requires_grad:
-                own = "first layer" if any(w is other for other in first) else head if head != "backbone" else name.split(".")[0]
+                part = name.split(".")[0] if head == "backbone" else head
+                own = "first layer" if any(w is other for other in first) else part
                 groups.setdefault(own, []).append(w)
     return {name: ws for name, ws in groups.items() if ws}
 
@@ -65,7 +66,7 @@ def _watch_gradients(seen: Watch, method: nn.Module) -> None:
 
 
 def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int) -> None:
-    """Keep the features of the first view of each batch in a queue; ask the old ones about the new ones now and then."""
+    """Keep the features of the first view of each batch in a queue; now and then ask the old about the new."""
     known, new, waiting = deque(), [], []
     before_step = getattr(method, "before_step", None)
 

@@ -1,4 +1,4 @@
-"""MoCo v3's exact claims: its loss, its keys, its heads, its momentum encoder; and the tools that look for instability."""
+"""MoCo v3's exact claims: loss, keys, heads, momentum encoder; and the tools that look for instability."""
 import math
 import subprocess
 import sys
@@ -12,7 +12,9 @@ from simsiam_explained.byol import BYOL, byol_loss, tau_at
 from simsiam_explained.encoders import resnet, summary
 from simsiam_explained.evidence import Claim
 from simsiam_explained.images import from_tensor
+from simsiam_explained.micro import Setting
 from simsiam_explained.moco_v3 import CLAIMS, MoCoV3, clip_gradients, ctr, dips, gathered, lead, spikes
+from simsiam_explained.temperatures import contrast, rates_by_temperature
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
 from simsiam_explained.vit import vit
@@ -73,7 +75,7 @@ def test_the_loss_equals_a_naive_loop(device, tau):
 
 @pytest.mark.parametrize("heads", ["vit", "resnet"])
 def test_a_step_is_both_views_asking_the_others_keys(device, heads):
-    method, (x1, x2) = small(device, heads=heads), two_views(device)
+    method, (x1, x2) = small(device, made_for=heads), two_views(device)
     with torch.no_grad():
         out, k1, k2 = method(x1, x2), method.target(x1), method.target(x2)
         q1, q2 = (method.predictor(method.projector(method.backbone(x))) for x in (x1, x2))
@@ -115,7 +117,7 @@ def test_2_tau_infonce_plus_2_cos_is_2_tau_logsumexp(tau):
 
 @pytest.mark.parametrize("tau", [0.1, 0.2, 0.5, 1.0])
 def test_with_2_tau_the_pull_to_the_positive_is_byols_at_every_temperature(tau):
-    """The gradient of 2τ·InfoNCE less that of its negatives is the gradient of BYOL's 2 − 2·cos; without 2τ it is 1/2τ of it."""
+    """The gradient less that of the negatives is that of BYOL's 2 − 2·cos; without 2τ all of it is 1/2τ as large."""
     q, k = rows()
     q.requires_grad_()
     byol = torch.autograd.grad((2 - 2 * F.cosine_similarity(q, k)).mean(), q)[0]
@@ -182,7 +184,8 @@ print("both agree")
 
 
 def test_two_processes_see_each_others_keys_and_share_one_loss(tmp_path):
-    done = subprocess.run([sys.executable, "-c", TWO, str(tmp_path / "store")], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", TWO, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "both agree\n", done.stderr[-2000:]
 
 
@@ -261,11 +264,12 @@ def test_heads_for_a_vit_are_the_official_ones():
     method = MoCoV3(Flat(), shape=(1, 4, 4))
     hidden, out = (4096, False, True, True, True), (256, False, True, False, False)
     assert table(method.projector) == [hidden, hidden, out] and table(method.predictor) == [hidden, out]
-    assert (method.temperature, method.m, method.m_schedule, method.scaled, method.symmetric) == (0.2, 0.99, "cosine", True, True)
+    assert (method.temperature, method.m, method.m_schedule) == (0.2, 0.99, "cosine")
+    assert method.scaled and method.symmetric and method.clip is None
 
 
 def test_heads_for_a_resnet_are_the_official_ones():
-    method = MoCoV3(resnet(4, (1,), seed=0), heads="resnet", temperature=1.0)
+    method = MoCoV3(resnet(4, (1,), seed=0), made_for="resnet", temperature=1.0)
     hidden, out = (4096, False, True, True, True), (256, False, True, False, False)
     assert table(method.projector) == [hidden, out]
     assert table(method.predictor) == [hidden, (256, False, False, False, False)]
@@ -288,10 +292,11 @@ def test_the_seed_is_of_the_heads_first_weights():
 
 
 @pytest.mark.parametrize("given, error, said", [
-    ({"heads": "vits"}, ValueError, "vit"), ({"predictor": "linear"}, ValueError, "mlp"), ({"m": 1.5}, ValueError, "m: got 1.5"),
-    ({"m": True}, ValueError, "m: got True"), ({"temperature": 0}, ValueError, "temperature"), ({"bn": "all"}, TypeError, "bn: got"),
-    ({"scaled": 1}, TypeError, "scaled"), ({"symmetric": None}, TypeError, "symmetric"), ({"clip": 0}, ValueError, "limit"),
-    ({"m_schedule": "linear"}, ValueError, "cosine"), ({"m": math.nan}, ValueError, "m: got nan"),
+    ({"made_for": "vits"}, ValueError, "vit"), ({"predictor": "linear"}, ValueError, "mlp"),
+    ({"m": 1.5}, ValueError, "m: got 1.5"), ({"m": True}, ValueError, "m: got True"), ({"m": math.nan}, ValueError, "nan"),
+    ({"temperature": 0}, ValueError, "temperature"), ({"bn": "all"}, TypeError, "bn: got"),
+    ({"scaled": 1}, TypeError, "scaled"), ({"symmetric": None}, TypeError, "symmetric"),
+    ({"clip": 0}, ValueError, "limit"), ({"m_schedule": "linear"}, ValueError, "cosine"),
 ])
 def test_what_cannot_be_is_refused(given, error, said):
     with pytest.raises(error, match=said):
@@ -398,8 +403,8 @@ def tiny_vit(**net):
 def go(watched=True, method=None, optimiser="adamw", **kwargs):
     images, method = textures_of_noise(), method or tiny_vit()
     seen = watch(method, images.labels, every=4, bank=32, k=5) if watched else None
-    run = fit(method, images, make_views("textures"), steps=12, batch=16, base_lr=0.01, optimiser=optimiser, device="cpu",
-              progress=False, **kwargs)
+    run = fit(method, images, make_views("textures"), steps=12, batch=16, base_lr=0.01, optimiser=optimiser,
+              device="cpu", progress=False, **kwargs)
     return run, seen
 
 
@@ -422,7 +427,8 @@ def test_the_watch_reads_what_training_made(monkeypatch):
     assert seen.steps == [8] and seen.knn == [0.5]        # after 4 steps the bank is empty, after 12 nobody asks
     bank, bank_labels, new, new_labels = asked[0]
     assert torch.equal(new, torch.cat(first[4:8]).detach()) and torch.equal(bank, torch.cat(first[2:4]).detach())
-    assert torch.equal(new_labels, labels[torch.cat(batches[4:8])]) and torch.equal(bank_labels, labels[torch.cat(batches[2:4])])
+    assert torch.equal(new_labels, labels[torch.cat(batches[4:8])])
+    assert torch.equal(bank_labels, labels[torch.cat(batches[2:4])])
 
 
 def test_the_bank_is_first_in_first_out(monkeypatch):
@@ -432,10 +438,9 @@ def test_the_bank_is_first_in_first_out(monkeypatch):
     images = from_tensor(images.pixels, torch.arange(64))
     method = tiny_vit()
     watch(method, images.labels, every=1, bank=32, k=5)
-    order = list(torch.arange(6 * 8).split(8))
-    fit(method, images, make_views("textures"), steps=6, batch=8, order=order, device="cpu", progress=False)
-    assert [rows.tolist() for rows in asked] == [list(range(16)), list(range(24)), list(range(32)), list(range(8, 40))][:len(asked)]
-    assert len(asked) >= 3
+    order = list(torch.arange(8 * 8).split(8))
+    fit(method, images, make_views("textures"), steps=8, batch=8, order=order, device="cpu", progress=False)
+    assert [rows.tolist() for rows in asked] == [list(range(max(0, n - 32), n)) for n in (16, 24, 32, 40, 48)]
 
 
 def test_the_norms_are_those_of_each_layers_gradient():
@@ -443,10 +448,10 @@ def test_the_norms_are_those_of_each_layers_gradient():
     norms = seen.norms
     assert list(norms) == ["first layer", "stem", "layer1", "layer2", "norm", "projector", "predictor"]
     assert all(len(of) == 12 for of in norms.values())
-    last = first_layer(run.method.backbone).parameters()
-    assert float(norms["first layer"][-1]) == pytest.approx(math.sqrt(sum(float(w.grad.square().sum()) for w in last)), rel=1e-5)
-    heads = run.method.predictor.parameters()
-    assert float(norms["predictor"][-1]) == pytest.approx(math.sqrt(sum(float(w.grad.square().sum()) for w in heads)), rel=1e-5)
+    parts = {"first layer": first_layer(run.method.backbone), "predictor": run.method.predictor}
+    for name, part in parts.items():         # the gradients of the last step are still there
+        size = math.sqrt(sum(float(w.grad.square().sum()) for w in part.parameters()))
+        assert float(norms[name][-1]) == pytest.approx(size, rel=1e-5)
 
 
 def test_a_stopped_watch_hears_nothing_more():
@@ -469,6 +474,24 @@ def test_the_watch_refuses_what_it_cannot_use():
         watch(method, None)
     with pytest.raises((TypeError, ValueError), match="every"):
         watch(method, torch.arange(8), every=0.5)
+
+
+# ---- temperatures in the vector world ----
+
+def test_the_vector_worlds_loss_is_the_same_in_one_batch_of_runs():
+    taus, z = (0.05, 0.2, 1.0), torch.randn(3, 6, 2 * 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = contrast(z, torch.tensor(taus, dtype=torch.float64).view(-1, 1, 1))
+    for x, tau, loss in zip(z.mT, taus, found):
+        assert float(loss) == pytest.approx(float(ctr(x[:9], x[9:], tau) + ctr(x[9:], x[:9], tau)), abs=1e-12)
+
+
+def test_without_2_tau_a_rate_is_2_tau_times_what_it_is_with_it():
+    """SGD without decay: a factor of the loss is a factor of the rate, so one sweep tells of both."""
+    setting = Setting(weight_decay=0.0, batch=16, width=8, dim=8)
+    with_it = rates_by_temperature([0.25], [0.05, 0.1], seeds=2, steps=8, setting=setting)
+    without = rates_by_temperature([0.25], [0.025, 0.05], seeds=2, steps=8, setting=setting, scaled=False)
+    assert with_it.shape == (1, 2, 2) and torch.allclose(with_it, without, atol=1e-4)
+    assert not torch.allclose(with_it[:, 0], with_it[:, 1], atol=1e-3)
 
 
 # ---- runs ----
