@@ -85,7 +85,7 @@ class Order:
         passes = count()                                   # over all parts: no two passes share a permutation
         for start, stop, left in self.parts:
             pool = self.ordering[start:stop].sort().values     # a set: where it stood is not told
-            while left:
+            while left > 0:
                 permuted = pool[_permutation(len(pool), self.seed, next(passes))]
                 batches = permuted[:len(pool) - len(pool) % self.batch].split(self.batch)[:left]
                 left -= len(batches)

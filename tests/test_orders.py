@@ -179,6 +179,7 @@ def test_the_rates_and_the_optimiser_of_a_run_know_nothing_of_its_order():
 def test_the_ordering_holds_each_image_once():
     for by in ("chance", torch.arange(50) % 5):
         assert torch.equal(ordering(50, 1, by).sort().values, torch.arange(50))
+    assert not torch.equal(ordering(48, 3), torch.cat(list(multiple_pass(48, 12, 4, 3))))      # no pass draws it again
     assert not torch.equal(ordering(50, 1), ordering(50, 2)) and not torch.equal(ordering(50), torch.arange(50))
 
 
