@@ -1,0 +1,239 @@
+"""Repulsion without images: contrastive arms in the vector world of chapter 00, and the linear toys of Jing et al. 2022."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .byol import tau_at
+from .checks import one_of, positive
+from .collapse import alignment, effective_rank, spectrum, uniformity
+from .contrast import HEADS, info_nce, nt_xent, unit
+from .micro import Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing, predictions, r2, sgd_step
+from .switches import Switches
+
+__all__ = ["Repelled", "RepelledRun", "train_repelled", "TOYS", "toy_weights", "toy_gradient", "follow_toy", "sample_toy",
+           "product", "alive_limit"]
+
+
+@dataclass(frozen=True)
+class Repelled:
+    """One contrastive way to train in the vector world; the defaults are SimCLR's."""
+    temperature: float = 0.5      # τ
+    head: str = "mlp"             # of HEADS; "linear" has no BN
+    d0: int = 8                   # of "direct": the first features, which the loss sees
+    predictor: str = "none"       # none | mlp
+    stop_gradient: bool = False   # on the targets
+    m: float | None = None        # a number: MoCo, the keys come from a net that follows with m
+    queue: int = 0                # of MoCo: keys of past batches; 0: the other keys of the batch
+
+    def __post_init__(self):
+        one_of("head", self.head, HEADS)
+        one_of("predictor", self.predictor, ("none", "mlp"))
+
+
+class RepelledRun(NamedTuple):
+    """What train_repelled measured, each (time, seed), at `steps`; σ of the features and of z (seed, d) at the end."""
+    steps: tuple[int, ...]
+    loss: Tensor           # of the training batch
+    found: Tensor          # share of its views whose nearest neighbour is their partner
+    align: Tensor          # mean ‖z1 − z2‖² of two views of unseen vectors, unit length
+    uniform: Tensor        # log mean exp(−2‖z − z′‖²) of clean unseen vectors
+    feature_rank: Tensor   # effective rank of the backbone's features, centred
+    rank: Tensor           # effective rank of z, centred
+    content: Tensor        # held-out R² of the content, linearly from the backbone's features
+    z_content: Tensor      # and from z
+    features: Tensor
+    z: Tensor
+
+
+def _outputs(arm: Repelled, encoder: dict, x: Tensor, switches: Switches, views: int = 2) -> tuple[Tensor, Tensor]:
+    """Return backbone features (runs, width, n) and z (runs, d, n) of x (runs, size, n)."""
+    y, z = encode(encoder, x, switches, views)
+    return y, {"mlp": z, "linear": torch.bmm(encoder["g2"], y), "none": y, "direct": y[:, :arm.d0]}[arm.head]
+
+
+def _loss(arm: Repelled, temperature: Tensor, weights: dict, slow: dict, queue: Tensor, x: Tensor,
+          switches: Switches) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss (runs,), the unit outputs (runs, 2B, d), and of MoCo the keys (runs, B, d) of the second view."""
+    z = _outputs(arm, weights, x, switches)[1]
+    p = (predictions(weights, z, switches) if arm.predictor == "mlp" else z).mT
+    z = z.mT
+    if arm.m is None:
+        return nt_xent(p, z.detach() if arm.stop_gradient else z, temperature), unit(z.detach()), z
+    with torch.no_grad():
+        keys = unit(_outputs(arm, slow, x, switches)[1].mT)[:, z.shape[1] // 2:]
+    loss = info_nce(unit(p[:, :z.shape[1] // 2]), keys, temperature, queue if arm.queue else None)
+    return loss, unit(z.detach()), keys
+
+
+def _found(z: Tensor) -> Tensor:
+    """Return the share (runs,) of unit outputs (runs, 2B, d) whose nearest neighbour is the other view of their image."""
+    n = z.shape[1]
+    near = (z @ z.mT).masked_fill(torch.eye(n, dtype=torch.bool), -math.inf).argmax(-1)
+    return (near == torch.arange(n).roll(n // 2)).float().mean(-1)
+
+
+def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, truth: Tensor, switches: Switches) -> dict:
+    """Return what is measured on unseen vectors: clean (size, n) with their content (n, content), and two views."""
+    with torch.no_grad():
+        many = lambda x: x.expand(len(weights["f"]), *x.shape)  # noqa: E731
+        y, z = (v.mT for v in _outputs(arm, weights, many(clean), switches, views=1))
+        views = _outputs(arm, weights, many(pair), switches)[1].mT.chunk(2, -2)
+    sigma, sigma_z = spectrum(y), spectrum(z)
+    return {"align": alignment(*views), "uniform": uniformity(z, rows=512), "feature_rank": effective_rank(sigma),
+            "rank": effective_rank(sigma_z), "content": r2(y, truth), "z_content": r2(z, truth),
+            "features": sigma, "z": sigma_z}
+
+
+def _train(arm: Repelled, temperatures: Sequence[float], seeds: list[int], steps: int, world: VectorWorld,
+           s: Setting) -> tuple[tuple, dict[str, Tensor]]:
+    """Train all temperatures of one arm at once; return the steps and measures (time, temperature, seed, …)."""
+    runs, first = len(temperatures) * len(seeds), [first_weights(world.size, s.width, s.dim, seed) for seed in seeds]
+    weights = {k: torch.stack([w[k] for w in first] * len(temperatures)).float().requires_grad_() for k in first[0]}
+    tau = torch.tensor(temperatures).repeat_interleave(len(seeds)).view(-1, 1, 1)
+    slow, velocity = ({k: f(w.detach()) for k, w in weights.items()} for f in (torch.clone, torch.zeros_like))
+    noise = [torch.Generator().manual_seed(30_000 + seed) for seed in seeds]
+    queue = unit(torch.stack([torch.randn(arm.queue, s.dim, generator=g) for g in noise] * len(temperatures)))
+    switches = Switches.of([Arm()] * runs, weights["f"])
+    images, truth = (factors(world, n, world.seed + k) for k, n in ((1, world.images), (2, 1024)))
+    mix, clean = mixing(world).float(), (truth @ mixing(world)).mT.float()
+    streams, images = [torch.Generator().manual_seed(10_000 + seed) for seed in seeds], images.float()
+    pair = draw_views(world, truth.float(), mix, [torch.Generator().manual_seed(20_000)], 512)[0]
+    at = sorted({round(positive("steps", steps) * (i / (s.points - 1)) ** 2) for i in range(s.points)})
+    taken = []
+    for step in range(steps + 1):
+        x = draw_views(world, images, mix, streams, s.batch).repeat(len(temperatures), 1, 1)
+        loss, z, keys = _loss(arm, tau, weights, slow, queue, x, switches)
+        if step in at:
+            seen = _look(arm, weights, clean, pair, truth[:, :world.content], switches)
+            taken.append(seen | {"loss": loss.detach(), "found": _found(z)})
+        gradients = torch.autograd.grad(loss.sum(), list(weights.values()), materialize_grads=True)
+        rate = torch.full((1, 1, 1), s.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        sgd_step(weights, velocity, dict(zip(weights, gradients)), dict.fromkeys(weights, rate), s.momentum, s.weight_decay)
+        if arm.m is not None:
+            for name, w in slow.items():
+                w.lerp_(weights[name].detach(), 1 - tau_at(step, steps, arm.m, "constant"))
+            queue = torch.cat([queue, keys], 1)[:, keys.shape[1]:]
+    return tuple(at), {k: torch.stack([now[k] for now in taken]).unflatten(1, (-1, len(seeds))) for k in taken[0]}
+
+
+def train_repelled(
+    arms: dict[str, Repelled],
+    seeds: int | Sequence[int] = 10,        # how many, or which; arms share a seed's first weights and its data
+    steps: int = 300,
+    world: VectorWorld = VectorWorld(),
+    setting: Setting = Setting(batch=32),
+) -> dict[str, RepelledRun]:
+    """Train every arm with every seed by the recipe of chapter 00; arms that differ in τ alone are trained at once."""
+    seeds = list(range(positive("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    alike: dict[Repelled, list[str]] = {}
+    for name, arm in arms.items():
+        alike.setdefault(replace(arm, temperature=1.0), []).append(name)
+    runs = {}
+    for names in alike.values():
+        at, seen = _train(arms[names[0]], [arms[n].temperature for n in names], seeds, steps, world, setting)
+        for i, name in enumerate(names):
+            of = {k: v[:, i] for k, v in seen.items()}
+            runs[name] = RepelledRun(at, **of | {k: of[k][-1] for k in ("features", "z")})
+    return {name: runs[name] for name in arms}
+
+
+TOYS = ("distances", "products")
+
+
+def toy_weights(
+    seeds: Sequence[int], layers: int = 1, size: int = 16,
+    decay: float | None = None,   # singular values exp(−decay·k); None: PyTorch's default weights of a linear layer
+) -> list[Tensor]:                # layers × (seeds, size, size) float64
+    """Return the first weights of Jing et al.'s toys: their singular values given, their directions random."""
+    weights = []
+    for generator in (torch.Generator().manual_seed(seed) for seed in seeds):
+        drawn = [torch.rand(size, size, generator=generator, dtype=torch.float64) for _ in range(layers)]
+        if decay is None:
+            weights.append([(2 * w - 1) / size**0.5 for w in drawn])
+        else:
+            sigma = torch.exp(-decay * torch.arange(size, dtype=torch.float64))
+            weights.append([u * sigma @ vh for u, _, vh in map(torch.linalg.svd, drawn)])
+    return [torch.stack(layer) for layer in zip(*weights)]
+
+
+def toy_gradient(
+    P: Tensor,                  # (…, d, d): z = P·x
+    noise: Tensor,              # (d,) σ of the augmentation, for each coordinate of x ~ N(0, I)
+    kind: str,                  # of TOYS
+    temperature: float = 0.1,   # of "products"
+) -> Tensor:
+    """Return dL/dP of InfoNCE over infinitely many negatives.
+
+    "distances": −‖z − z′‖²/2 as the similarity, anchor and negatives not augmented, τ = 1: the paper's theory.
+    "products": z·z′/τ, both views augmented: the authors' code."""
+    if one_of("kind", kind, TOYS) == "distances":
+        inverse = torch.linalg.inv(torch.eye(P.shape[-2], dtype=P.dtype) + P @ P.mT)
+        return P * noise**2 - (inverse + inverse @ inverse) @ P
+    spread = P * (1 + noise**2)                    # P·A, A the covariance of a view
+    return 2 / temperature * (spread @ P.mT @ spread / temperature - P)
+
+
+def product(weights: Sequence[Tensor]) -> Tensor:
+    """Return W_L ⋯ W_1."""
+    P = weights[0]
+    for w in weights[1:]:
+        P = w @ P
+    return P
+
+
+def follow_toy(
+    weights: Sequence[Tensor],   # of each layer, first to last
+    noise: Tensor, kind: str, steps: int, lr: float, points: int = 11,
+) -> tuple[list[int], Tensor]:   # steps, and at each of them the product (time, …, d, d)
+    """Return where gradient descent of a linear network of these layers goes, by toy_gradient."""
+    weights, taken = list(weights), []
+    at = [round(positive("steps", steps) * i / (points - 1)) for i in range(points)]
+    for step in range(steps + 1):
+        if step in at:
+            taken.append(product(weights))
+        slope, after = toy_gradient(product(weights), noise, kind), []
+        for i, w in enumerate(weights):
+            g = product(weights[i + 1:]).mT @ slope if weights[i + 1:] else slope
+            after.append(w - lr * (g @ product(weights[:i]).mT if i else g))
+        weights = after
+    return at, torch.stack(taken)
+
+
+def sample_toy(
+    seeds: Sequence[int],
+    noise: Tensor,              # (levels, d) σ for each coordinate
+    steps: int, lr: float, batch: int = 128, temperature: float = 0.1, images: int = 10_000,
+) -> Tensor:                    # (levels, seeds, d, d)
+    """Return the trained layer of the authors' first toy, from batches in place of infinitely many negatives."""
+    levels, size = noise.shape
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    data = [torch.randn(images, size, generator=g) for g in generators]
+    w = toy_weights(seeds, size=size)[0].float().repeat(levels, 1, 1).requires_grad_()
+    amplitude = noise.float().repeat_interleave(len(seeds), 0)[:, None, None]
+    for _ in range(positive("steps", steps)):
+        x = torch.stack([of[torch.randint(images, (batch,), generator=g)] for of, g in zip(data, generators)])
+        e = torch.stack([torch.randn(2, batch, size, generator=g) for g in generators])
+        views = (x[:, None] + e * amplitude.unflatten(0, (levels, -1))).flatten(0, 1)      # (runs, 2, batch, d)
+        z1, z2 = (views @ w[:, None].mT).unbind(1)
+        slope, = torch.autograd.grad(info_nce(z1, z2, temperature).sum(), w)
+        with torch.no_grad():
+            w -= lr * slope
+    return w.detach().unflatten(0, (levels, -1))
+
+
+def alive_limit(noise: float, kind: str, temperature: float = 0.1) -> float:
+    """Return the singular value at which a coordinate with that noise comes to rest; inf where it grows for ever.
+
+    "distances": σ² = s + s² with s = 1/(1 + w²), so 0 from σ = √2 on. "products": w = √τ/(1 + σ²)."""
+    if one_of("kind", kind, TOYS) == "products":
+        return temperature**0.5 / (1 + noise**2)
+    if noise == 0:
+        return math.inf
+    s = (math.sqrt(1 + 4 * noise**2) - 1) / 2
+    return max(0.0, 1 / s - 1) ** 0.5

@@ -1,0 +1,473 @@
+"""Repulsion's exact claims: the losses by naive loops and by another library, MoCo against its pseudocode, the toys."""
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from simsiam_explained.byol import BYOL, byol_loss, ema
+from simsiam_explained.contrast import CLAIMS, MoCo, SimCLR, SplitBN, info_nce, nt_xent, split_bn, unit
+from simsiam_explained.dynamics import integrate
+from simsiam_explained.encoders import resnet, summary
+from simsiam_explained.images import textures
+from simsiam_explained.recipe import base
+from simsiam_explained.repulsion import (Repelled, alive_limit, follow_toy, product, sample_toy, toy_gradient, toy_weights,
+                                         train_repelled)
+from simsiam_explained.training import fit
+from simsiam_explained.views import make_views
+
+
+class Pixels(nn.Module):
+    """A backbone of one linear layer: small enough for exact gradients."""
+
+    def __init__(self, d=12, seed=0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layer = nn.Linear(3 * 4 * 4, d)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+SHAPE = dict(shape=(3, 4, 4))
+
+
+def two_views(device="cpu", batch=16, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, 3, 4, 4, generator=g, dtype=torch.float64).to(device) for _ in range(2)]
+
+
+def rows(n=6, d=4, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, d, generator=g, dtype=torch.float64) for _ in range(2)]
+
+
+def simclr(device="cpu", **switches):
+    return SimCLR(Pixels(), **dict(dim=8, hidden=10) | SHAPE | switches).double().to(device)
+
+
+def moco(device="cpu", **switches):
+    return MoCo(Pixels(), **dict(dim=8, hidden=10, queue=64) | SHAPE | switches).double().to(device)
+
+
+def gradients(method, xs):
+    method.zero_grad()
+    method(*xs).loss.backward()
+    return {name: w.grad.clone() for name, w in method.named_parameters() if w.grad is not None}
+
+
+# ---- NT-Xent ----
+
+def naive(z1, z2, temperature):
+    """SimCLR's loss by two loops over all views: −ln of the partner's share among all but oneself."""
+    z, n, total = [v / v.norm() for v in (*z1, *z2)], len(z1), 0.0
+    for i in range(2 * n):
+        share = sum(math.exp(float(z[i] @ z[k]) / temperature) for k in range(2 * n) if k != i)
+        total -= math.log(math.exp(float(z[i] @ z[(i + n) % (2 * n)]) / temperature) / share)
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 3.0])
+def test_nt_xent_is_the_naive_double_loop(device, temperature):
+    z1, z2 = rows()
+    assert nt_xent(torch.cat([z1, z2]).to(device), temperature=temperature).item() == pytest.approx(naive(z1, z2, temperature))
+
+
+def test_nt_xent_is_the_loss_of_another_library():
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    z = torch.cat(rows()).float().requires_grad_()
+    theirs = losses.NTXentLoss(temperature=0.3)(z, torch.arange(6).repeat(2))
+    ours = nt_xent(z, temperature=0.3)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert torch.allclose(*(torch.autograd.grad(loss, z)[0] for loss in (ours, theirs)), atol=1e-5)
+
+
+def test_nt_xent_is_the_corner_of_byols_loss():
+    """β = 1 there is 4 + 4τ times NT-Xent here (BYOL App. F.4), for predictions against other targets too."""
+    p, t = rows()
+    for temperature in (0.1, 0.5):
+        assert torch.allclose(byol_loss(p, t, beta=1.0, temperature=temperature), 4 + 4 * temperature * nt_xent(p, t, temperature))
+    heads = dict(dim=8, hidden=10, layers=2, bn="hidden") | SHAPE
+    ours = SimCLR(Pixels(), temperature=0.2, **heads).double()
+    theirs = BYOL(Pixels(), target="online", predictor="none", beta=1.0, temperature=0.2, bias_out=True, **heads).double()
+    xs = two_views()
+    assert torch.allclose(theirs(*xs).loss, 4 + 0.8 * ours(*xs).loss)
+    a, b = gradients(ours, xs), gradients(theirs, xs)
+    assert a.keys() == b.keys() and all(torch.allclose(0.8 * a[k], b[k], atol=1e-12) for k in a)
+
+
+@pytest.mark.parametrize("n", [2, 256, 512])
+def test_chance_is_ln_of_all_other_views(n):
+    """A constant encoder cannot tell the partner from 2N − 1 views; SimCLR's chance level (6.24 at N = 256)."""
+    z = torch.ones(2 * n, 8, dtype=torch.float64)
+    for temperature in (0.05, 1.0):
+        assert nt_xent(z, temperature=temperature).item() == pytest.approx(math.log(2 * n - 1))
+    assert nt_xent(-3 * z[:, :1].expand(-1, 5)).item() == pytest.approx(math.log(2 * n - 1))
+
+
+def test_a_constant_encoder_gives_chance(device):
+    method = simclr(device, bn="none")
+    with torch.no_grad():
+        for w in method.backbone.parameters():
+            w.zero_()
+    assert method(*two_views(device)).loss.item() == pytest.approx(math.log(2 * 16 - 1))
+
+
+def test_perfect_features_beat_chance_by_what_the_temperature_allows():
+    z = torch.eye(4, dtype=torch.float64).repeat(2, 1)
+    assert nt_xent(z, temperature=0.5).item() == pytest.approx(math.log(1 + 6 * math.exp(-2)))
+
+
+def test_nt_xent_takes_runs_side_by_side_each_with_its_temperature():
+    many = torch.stack([torch.cat(rows(seed=s)) for s in (0, 1)])
+    at = torch.tensor([0.1, 0.7], dtype=torch.float64).view(-1, 1, 1)
+    one_by_one = [nt_xent(z, temperature=t) for z, t in zip(many, (0.1, 0.7))]
+    assert torch.allclose(nt_xent(many, temperature=at), torch.stack(one_by_one))
+
+
+def test_stop_gradient_holds_the_targets():
+    xs = two_views()
+    free, held = gradients(simclr(), xs), gradients(simclr(stop_gradient=True), xs)
+    assert free.keys() == held.keys() and not torch.allclose(free["backbone.layer.weight"], held["backbone.layer.weight"])
+    out = simclr(stop_gradient=True, predictor="mlp")(*xs)
+    assert out.p1 is not out.z1 and torch.isfinite(out.loss)
+
+
+# ---- heads ----
+
+def test_heads_are_the_papers():
+    """SimCLR §2.1 and App. B: 2 layers, 128 outputs, BN in the head. MoCo v2: no BN, biases, 128."""
+    ours = SimCLR(resnet(width=4, blocks=(1, 1), seed=0))
+    assert [(r.n_in, r.n_out, r.bn, r.relu) for r in summary(ours.projector)] == [(8, 8, True, True), (8, 128, True, False)]
+    theirs = MoCo(resnet(width=4, blocks=(1, 1), seed=0), queue=128)
+    assert [(r.n_in, r.n_out, r.bias, r.bn, r.relu) for r in summary(theirs.projector)] == [
+        (8, 8, True, False, True), (8, 128, True, False, False)]
+    for method in (ours, theirs):
+        assert isinstance(method.predictor, nn.Identity) and method.predictor_lr == "scheduled"
+    assert (ours.temperature, theirs.temperature, theirs.tau, theirs.tau_schedule) == (0.1, 0.2, 0.999, "constant")
+    whole = MoCo(Pixels(), **SHAPE)
+    assert len(whole.queue) == 65_536 and not whole.symmetric and whole.bn_groups == 1
+
+
+def test_directclr_sees_the_first_features_alone():
+    method, xs = simclr(head="direct", d0=5), two_views()
+    out = method(*xs)
+    assert torch.equal(out.z1, method.backbone(xs[0])[:, :5])
+    slope = gradients(method, xs)["backbone.layer.weight"]
+    assert slope[:5].abs().min() > 0 and not slope[5:].any()
+    assert torch.equal(simclr(head="none")(*xs).z1, method.backbone(xs[0]))
+    assert [r.n_out for r in summary(simclr(head="linear").projector)] == [8]
+
+
+# ---- MoCo ----
+
+def test_info_nce_is_the_naive_loop(device):
+    q, k = (unit(x) for x in rows())
+    queue = unit(rows(n=9, seed=3)[0])
+    total = 0.0
+    for i in range(6):
+        share = [math.exp(float(q[i] @ v) / 0.2) for v in (k[i], *queue)]
+        total -= math.log(share[0] / sum(share))
+    assert info_nce(*(x.to(device) for x in (q, k)), 0.2, queue.to(device)).item() == pytest.approx(total / 6)
+    assert info_nce(q, k, 0.2).item() == pytest.approx(F.cross_entropy(q @ k.T / 0.2, torch.arange(6)).item())
+    one = torch.ones(6, 1, dtype=torch.float64)
+    assert info_nce(one, one, 0.07, one.new_ones(99, 1)).item() == pytest.approx(math.log(100))
+    assert info_nce(one, one, 0.07).item() == pytest.approx(math.log(6))
+
+
+def by_the_book(method, batches, m, temperature, lr):
+    """MoCo as its pseudocode has it: queries, then the key network moves, keys, logits, step, queue in and out."""
+    f_q, f_k = copy.deepcopy(method.online), copy.deepcopy(method.online)
+    queue, losses = method.queue.clone(), []
+    for x_q, x_k in batches:
+        q = F.normalize(f_q(x_q), dim=1)
+        ema(f_k, f_q, m)
+        with torch.no_grad():
+            k = F.normalize(f_k(x_k), dim=1)
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
+        loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
+        losses.append(loss.item())
+        with torch.no_grad():
+            for w, g in zip(f_q.parameters(), torch.autograd.grad(loss, list(f_q.parameters()))):
+                w -= lr * g
+        queue = torch.cat([queue, k])[len(k):]
+    return losses, queue, f_q, f_k
+
+
+@pytest.mark.parametrize("m", [0.0, 0.7])
+def test_moco_is_its_pseudocode(m):
+    """Order of a step: queries → EMA → keys → logits → enqueue; six steps through a queue of four batches."""
+    method, batches = moco(m=m, temperature=0.3), [two_views(seed=s) for s in range(6)]
+    losses, queue, f_q, f_k = by_the_book(method, batches, m, 0.3, 0.5)
+    for step, xs in enumerate(batches):
+        out = method(*xs)
+        assert out.loss.item() == pytest.approx(losses[step], abs=1e-12)
+        grads = torch.autograd.grad(out.loss, list(method.online.parameters()))
+        with torch.no_grad():
+            for w, g in zip(method.online.parameters(), grads):
+                w -= 0.5 * g
+        method.after_step(step, 6)
+    assert all(torch.allclose(a, b) for a, b in zip(method.online.parameters(), f_q.parameters()))
+    oldest_first = method.queue.roll(-(6 * 16 % 64), 0)
+    assert torch.allclose(oldest_first, queue)
+
+
+def test_the_queue_goes_round():
+    method, kept = moco(queue=48), []
+    start = method.queue.clone()
+    assert torch.allclose(start.norm(dim=1), torch.ones(48, dtype=torch.float64))
+    for step in range(5):
+        method(*two_views(seed=step))
+        kept.append(method._fresh)
+        method.after_step(step, 9)
+        new = method.queue.split(16)
+        expected = [next((kept[s] for s in range(step, -1, -1) if s % 3 == part), start[16 * part:16 * part + 16]) for part in range(3)]
+        assert all(torch.equal(a, b) for a, b in zip(new, expected)), step
+
+
+def test_no_gradient_reaches_keys_or_queue(device):
+    method, xs = moco(device), two_views(device)
+    xs = [x.requires_grad_() for x in xs]
+    method(*xs).loss.backward()
+    assert all(w.grad is None for w in method.target.parameters()) and not method.queue.requires_grad
+    assert xs[0].grad.abs().sum() > 0 and xs[1].grad is None
+    ids = {id(w) for group in method.param_groups() for w in group["params"]}
+    assert ids == {id(w) for w in method.online.parameters()}
+
+
+def test_a_constant_encoder_gives_mocos_chance():
+    for queue, chance in ((64, math.log(65)), (0, math.log(16))):
+        method = moco(queue=queue)
+        with torch.no_grad():
+            for w in [*method.online.parameters(), *method.target.parameters()]:
+                w.zero_()
+            method.projector[-1].bias.fill_(1.0), method.target[1][-1].bias.fill_(1.0)
+            method.queue.fill_(8**-0.5)
+        assert method(*two_views()).loss.item() == pytest.approx(chance)
+
+
+def test_the_symmetric_loss_adds_both_directions():
+    xs = two_views()
+    both, one, other = moco(symmetric=True)(*xs), moco()(*xs), moco()(*xs[::-1])
+    assert both.loss.item() == pytest.approx(one.loss.item() + other.loss.item())
+    assert one.p2 is None and both.p2 is both.z2
+    method = moco(symmetric=True)
+    method(*xs), method.after_step(0, 4)
+    assert torch.equal(method.queue[:32], torch.cat([method.keys(xs[1]), method.keys(xs[0])]))
+
+
+def test_without_a_queue_the_negatives_are_the_other_keys():
+    method, xs = moco(queue=0), two_views()
+    with torch.no_grad():
+        q, k = unit(method.online(xs[0])), unit(method.target(xs[1]))
+    assert method(*xs).loss.item() == pytest.approx(info_nce(q, k, 0.2).item())
+    method.after_step(0, 4)
+    assert len(method.queue) == 0
+
+
+# ---- split BN ----
+
+def test_split_bn_is_bn_for_each_part(device):
+    x = torch.randn(24, 5, 3, 3, generator=torch.Generator().manual_seed(0)).to(device)
+    whole, alone = nn.BatchNorm2d(5).to(device), [nn.BatchNorm2d(5).to(device) for _ in range(4)]
+    split = SplitBN(copy.deepcopy(whole), 4)
+    assert torch.allclose(split(x), torch.cat([bn(part) for bn, part in zip(alone, x.split(6))]), atol=1e-6)
+    assert not torch.allclose(split(x), whole(x), atol=1e-2)
+    assert torch.equal(split.eval()(x), split.bn(x))
+    net = split_bn(resnet(width=4, blocks=(1,), channels=1), 2)
+    layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert layers and len(layers) == sum(isinstance(m, SplitBN) for m in net.modules())
+    with pytest.raises(ValueError, match="bn_groups: got 4, which does not divide a batch of 10"):
+        split.train()(x[:10])
+
+
+def test_a_key_is_computed_among_other_images_than_its_query():
+    """Shuffled: key i has the statistics of part i mod g; not shuffled: those of its query's part."""
+    def net(**how):
+        return MoCo(nn.Sequential(Pixels(), nn.BatchNorm1d(12)), dim=8, queue=0, bn_groups=4, **SHAPE, **how).double()
+    x = two_views()[1]
+    for method, members in ((net(shuffle=False), [4, 5, 6, 7]), (net(), [1, 5, 9, 13])):
+        plain = copy.deepcopy(method.target)
+        for module in plain.modules():
+            if isinstance(module, SplitBN):
+                module.groups = 1
+        with torch.no_grad():
+            assert torch.allclose(method.keys(x)[5], unit(plain(x[members]))[members.index(5)])
+    assert not torch.allclose(net().keys(x), net(shuffle=False).keys(x))
+
+
+# ---- in the loop ----
+
+def tiny(**switches):
+    return MoCo(resnet(width=4, blocks=(1, 1), stem="stride2", channels=1, seed=0), dim=8, queue=96, m=0.9, shape=(1, 12, 12), **switches)
+
+
+def train(method, **kwargs):
+    return fit(method, textures(128, 12, seed=0), make_views("textures"), steps=6, batch=32, base_lr=0.2, every=2,
+               progress=False, device="cpu", **kwargs)
+
+
+@pytest.mark.parametrize("switches", [{}, {"bn_groups": 4}])
+def test_a_run_that_stops_and_goes_on_has_the_same_bits(switches, tmp_path):
+    whole = train(tiny(**switches)).method.state_dict()
+    assert "queue" in whole and any(name.startswith("target.") for name in whole)
+    stopped = train(tiny(**switches), checkpoint=str(tmp_path / "run.pt"), save_every=2, limit=1e-6)
+    assert stopped.status == "stopped"
+    resumed = train(tiny(**switches), resume=str(tmp_path / "run.pt")).method.state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("changes", [
+    {"method": "contrast.SimCLR", "head": "direct", "d0": 16}, {"method": "contrast.SimCLR", "predictor": "mlp"},
+    {"method": "contrast.MoCo", "queue": 512, "symmetric": True, "bn_groups": 2}])
+def test_every_arm_is_a_recipe(changes):
+    recipe = base("small").but(parts={}, **changes)
+    method = recipe.build(seed=1)
+    x = torch.randn(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(method(*x).loss) and changes["method"] in str(recipe)
+
+
+@pytest.mark.parametrize("make, switches, message", [
+    (moco, {"queue": 60, "batch": 16}, "queue: got 60, expected a multiple of the 16 keys of a step"),
+    (moco, {"queue": 48, "batch": 16, "symmetric": True}, "queue: got 48, expected a multiple of the 32 keys"),
+    (moco, {"queue": -1}, "queue: got -1"),
+    (moco, {"m": 1.5}, "m: got 1.5, expected a number from 0 to 1"),
+    (moco, {"temperature": 0}, "temperature: got 0, expected"),
+    (moco, {"bn_groups": 0}, "bn_groups: got 0"),
+    (simclr, {"temperature": math.inf}, "temperature: got inf"),
+    (simclr, {"head": "line"}, "head: got 'line'.*Did you mean 'linear'"),
+    (simclr, {"head": "direct", "d0": 13}, "d0: got 13, expected at most the backbone's 12"),
+    (simclr, {"predictor": "mpl"}, "predictor: got 'mpl'"),
+])
+def test_refusals(make, switches, message):
+    with pytest.raises(ValueError, match=message):
+        make(**switches)
+
+
+def test_more_refusals():
+    with pytest.raises(TypeError, match="symmetric: got 1, expected True or False"):
+        moco(symmetric=1)
+    with pytest.raises(TypeError, match="stop_gradient: got 'yes'"):
+        simclr(stop_gradient="yes")
+    method = moco(queue=40)
+    method(*two_views())
+    with pytest.raises(ValueError, match="queue: got 40, expected a multiple of the 16"):
+        method.after_step(0, 4)
+    with pytest.raises(ValueError, match="views: got 1"):
+        simclr()(two_views()[0])
+
+
+# ---- the toys of Jing et al. ----
+
+HALF = torch.arange(16) >= 8
+
+
+def noisy(k):
+    return k * HALF.double()
+
+
+def test_toy_gradients_are_those_of_infonce_in_a_large_batch():
+    """Sampled, for a small map, where 1,000 negatives are nearly infinitely many."""
+    g, P = torch.Generator().manual_seed(0), 0.12 * rows(4, 4)[0]
+    noise = torch.tensor([0.0, 0.0, 0.8, 1.5], dtype=torch.float64)
+    slopes = {"distances": 0.0, "products": 0.0}
+    for _ in range(60):
+        x, e1, e2 = torch.randn(3, 1000, 4, generator=g, dtype=torch.float64)
+        for kind in slopes:
+            W = P.clone().requires_grad_()
+            z, z1, z2 = x @ W.T, (x + noise * e1) @ W.T, (x + noise * e2) @ W.T
+            if kind == "products":
+                loss = info_nce(z1, z2, 1.0)
+            else:
+                far = z @ z.T - z.square().sum(1) / 2 - z.square().sum(1, keepdim=True) / 2
+                loss = far.logsumexp(1).mean() + (z - z2).square().sum(1).mean() / 2
+            slopes[kind] = slopes[kind] + torch.autograd.grad(loss, W)[0] / 60
+    for kind, sampled in slopes.items():
+        exact = toy_gradient(P, noise, kind, temperature=1.0)
+        assert (sampled - exact).norm() < 0.03 * exact.norm(), kind
+
+
+def test_above_root_two_the_augmented_directions_vanish_and_only_they():
+    """Theorem 1's model: the mode's growth is 2 − σ², so σ = √2 parts the amplitudes that leave it alive."""
+    seeds = range(10)
+    for k in (0.5, 1.0, 1.35, 1.45, 2.0):
+        P = follow_toy(toy_weights(seeds), noisy(k), "distances", 4000, 0.1, points=2)[1][-1]
+        clean, augmented = P[..., ~HALF], P[..., HALF]
+        assert torch.linalg.svdvals(clean).min() > 5
+        found = torch.linalg.svdvals(augmented)
+        if k > 2**0.5:
+            assert found.max() < 1e-3 and alive_limit(k, "distances") == 0
+        else:
+            assert (found / alive_limit(k, "distances") - 1).abs().max() < 0.02
+    slope = toy_gradient(1e-6 * torch.eye(16, dtype=torch.float64), noisy(1.7), "distances").diagonal()
+    assert torch.allclose(slope, 1e-6 * (noisy(1.7)**2 - 2), rtol=1e-6)
+
+
+def test_with_products_nothing_vanishes():
+    """The authors' code: every mode rests at √τ/(1 + σ²), which is small for strong noise and never 0."""
+    start = [0.3 * toy_weights(range(10))[0]]        # larger ones overshoot at this rate
+    for k in (0.5, 1.5, 2.0):
+        P = follow_toy(start, noisy(k), "products", 6000, 0.001, points=2)[1][-1]
+        for part, noise in ((~HALF, 0.0), (HALF, k)):
+            assert (torch.linalg.svdvals(P[..., part]) / alive_limit(noise, "products") - 1).abs().max() < 0.02
+
+
+def test_the_rank_falls_with_depth_and_one_layer_keeps_all():
+    """The authors' second toy: singular values exp(−0.35 k), noise 0.001, rate 0.01, 10,000 steps."""
+    alive = {}
+    for layers in (1, 2, 3):
+        P = follow_toy(toy_weights(range(10), layers, decay=0.35), torch.full((16,), 1e-3), "products", 10_000, 0.01, points=2)[1][-1]
+        alive[layers] = (torch.linalg.svdvals(P) > 0.5 * alive_limit(0.001, "products")).sum(-1)
+    assert (alive[1] == 16).all() and (alive[2] < 16).all() and (alive[3] < alive[2]).all(), alive
+
+
+def test_a_step_of_the_toy_is_gradient_descent_on_every_layer():
+    weights = [w.requires_grad_() for w in toy_weights([0], 3, decay=0.35)]
+    P = product(weights)
+    loss = (-(P * P).sum() + ((P @ P.mT)**2).sum() / 0.2) / 0.1
+    slopes = torch.autograd.grad(loss, weights)
+    after = product([w.detach() - 0.01 * g for w, g in zip(weights, slopes)])
+    moved = follow_toy([w.detach() for w in weights], torch.zeros(16), "products", 1, 0.01, points=2)[1][-1]
+    assert torch.allclose(after, moved, atol=1e-12)
+    flow = integrate(lambda x: -toy_gradient(x, torch.zeros(16), "products"), toy_weights([1])[0], 10.0, 1000)[-1]
+    assert torch.allclose(torch.linalg.svdvals(flow), torch.full((16,), 0.1**0.5, dtype=torch.float64), atol=1e-6)
+
+
+def test_sampled_batches_show_the_same_order():
+    """A batch of 128 in place of infinitely many negatives: larger values, the same order, and none at 0."""
+    found = torch.linalg.svdvals(sample_toy([0, 1], torch.stack([noisy(k) for k in (0.0, 1.5)]), steps=300, lr=0.01)[..., HALF])
+    assert found[0].min() > 0.35 and 0.05 < found[1].min() and found[1].max() < 0.2
+
+
+# ---- the vector world ----
+
+def test_repelled_arms_share_their_start_and_are_trained_alike_alone_and_together():
+    arms = {f"{t}": Repelled(temperature=t) for t in (0.1, 0.5)}
+    both = train_repelled(arms, [3, 4], steps=8)
+    alone = train_repelled({"0.5": arms["0.5"]}, [4], steps=8)["0.5"]
+    assert torch.allclose(both["0.5"].loss[:, 1], alone.loss[:, 0], atol=1e-4)
+    assert torch.allclose(both["0.1"].content[0], both["0.5"].content[0])
+    assert both["0.1"].features.shape == (2, 32) and both["0.1"].loss.shape[1] == 2
+
+
+@pytest.mark.parametrize("arm", [Repelled(head="direct", d0=4), Repelled(head="none"), Repelled(head="linear", m=0.9, queue=64),
+                                 Repelled(predictor="mlp", stop_gradient=True), Repelled(m=0.0)])
+def test_every_way_to_repel_trains(arm):
+    run = train_repelled({"it": arm}, [0], steps=4)["it"]
+    assert all(torch.isfinite(getattr(run, name)).all() for name in ("loss", "align", "uniform", "content", "z_content"))
+    assert run.z.shape[-1] == {"direct": 4}.get(arm.head, 32)
+
+
+def test_a_vector_arm_begins_at_the_pseudocodes_loss():
+    """Key network = query network, queue of random unit vectors: the first loss is InfoNCE of them."""
+    run = train_repelled({"it": Repelled(m=0.99, queue=64, temperature=0.2)}, [0, 1], steps=1)["it"]
+    assert (run.loss[0] < math.log(65) + 1).all() and (run.loss[0] > 0.1).all()
+
+
+@pytest.mark.parametrize("arm, message", [({"head": "lin"}, "head: got 'lin'"), ({"predictor": "linear"}, "predictor: got 'linear'")])
+def test_vector_refusals(arm, message):
+    with pytest.raises(ValueError, match=message):
+        Repelled(**arm)
