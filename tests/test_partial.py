@@ -1,0 +1,153 @@
+"""Partial collapse: the paper's spectra, the widened net, the rule that reads three runs, the screen, the claims."""
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from evidence_kit import record
+from simsiam_explained.collapse import auc
+from simsiam_explained.encoders import resnet
+from simsiam_explained.evidence import decide, judge
+from simsiam_explained.narrow import NARROW, SCREEN
+from simsiam_explained.partial import CLAIMS, INDEX, RELEASED, screen, separate, widened
+from simsiam_explained.recipe import base, seconds
+from simsiam_explained.records import Shelf
+
+WORLD = base("small").but(**NARROW)
+
+
+def whole(sigma):
+    """The 512 values of a spectrum of which those at INDEX are quoted: straight lines over the logarithm of the index."""
+    return torch.from_numpy(np.interp(np.log(np.arange(1, 513)), np.log(INDEX), sigma))
+
+
+@pytest.mark.parametrize("share", RELEASED)
+def test_the_released_spectra_have_the_papers_auc(share):
+    area, sigma = RELEASED[share]
+    assert abs(float(auc(whole(sigma))) - area) < 0.003
+
+
+@pytest.mark.parametrize(("share", "area"), [(1, 0.738), (5, 0.882), (10, 0.970), (20, 0.983), (50, 0.972), (100, 0.979)])
+def test_squares_of_the_released_spectra_have_another_auc(share, area):
+    assert abs(float(auc(whole(RELEASED[share][1]) ** 2)) - area) < 0.01 < abs(area - RELEASED[share][0])
+
+
+def test_a_widened_net_has_the_size_asked_for_and_the_weights_of_the_net_inside(device):
+    net, inner = (made.to(device).eval() for made in (widened(4, (1, 1), channels=1, out=24, seed=3), resnet(4, (1, 1), channels=1, seed=3)))
+    x = torch.randn(5, 1, 12, 12, device=device)
+    assert net(x).shape == (5, 24) and net.dim == 24 and net.stages == ("layer1", "layer2", "layer3")
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in inner.state_dict().items())
+    assert (net(x) >= 0).all()
+
+
+def test_widened_nets_of_one_seed_are_alike_and_leave_the_global_randomness_alone():
+    before = torch.get_rng_state()
+    a, b, c = (widened(4, (1,), out=8, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(a.layer2[0].weight, b.layer2[0].weight) and not torch.equal(a.layer2[0].weight, c.layer2[0].weight)
+    with pytest.raises(ValueError, match="out"):
+        widened(4, (1,), out=0)
+
+
+def row(gain, AUC=0.8):
+    return {"gain": gain, "AUC": AUC}
+
+
+@pytest.mark.parametrize(("longer", "control", "word"), [
+    (row(0.20), row(0.10), "slow"),
+    (row(0.20), row(0.30, 0.7), "slow"),               # what more steps can mend is not called collapsed
+    (row(0.10), row(0.20, 0.7), "collapsed"),
+    (row(0.05), row(0.13, 0.7), "collapsed"),
+    (row(0.10), row(0.20, 0.9), "limited"),            # the control gains more, but not by a flatter spectrum
+    (row(0.11), row(0.11, 0.7), "limited"),
+    (None, row(0.2), "not tested"), (row(0.2), None, "not tested"),
+    (row(math.nan), row(0.2), "not tested"), (row(0.2), row(0.2, math.nan), "not tested")])
+def test_the_three_readings(longer, control, word):
+    assert separate(row(0.10), longer, control) == word
+
+
+def test_the_screen_reads_right_while_records_are_missing():
+    table = screen(Shelf())
+    assert list(table.index) == list(SCREEN) and (table["seeds"] == 0).all() and table["gain"].isna().all()
+    assert set(table["reading"]) == {"not tested", "control"}
+    assert table.loc["8 × 3", ["width", "blocks", "pixels", "steps", "order"]].tolist() == [8, 3, 16, 1500, "shuffled"]
+
+
+def shelf(**rows):
+    """A shelf with records of {arm of the screen: one value of kNN for each seed}; untrained kNN is 0.5."""
+    recipes = {arm: WORLD.but(**SCREEN[arm]) for arm in rows}
+    found = [record(recipes[arm], seed, kNN=value, AUC=area) for arm, (area, of) in rows.items() for seed, value in enumerate(of)]
+    return Shelf({(r.key, r.seed): r for r in found})
+
+
+def test_the_screen_takes_means_over_seeds_and_reads_a_point_by_its_two_partners():
+    found = {"8 × 3": (0.9, (0.60, 0.62)), "3,000 steps": (0.9, (0.61,)), "slow target, 8 × 3": (0.8, (0.70,))}
+    table = screen(shelf(**found))
+    here = table.loc["8 × 3"]
+    assert here["seeds"] == 2 and abs(here["gain"] - 0.11) < 1e-9 and here["reading"] == "collapsed"
+    assert table.loc["8 × 1", "reading"] == "not tested" and table.loc["slow target, 8 × 3", "reading"] == "control"
+    assert screen(shelf(**found | {"3,000 steps": (0.9, (0.68,))})).loc["8 × 3", "reading"] == "slow"
+    assert screen(shelf(**found | {"slow target, 8 × 3": (0.95, (0.7,))})).loc["8 × 3", "reading"] == "limited"
+
+
+SMALL = [claim for claim in CLAIMS if claim.arms and claim.scales == ("small",)]
+FULL = [claim for claim in CLAIMS if claim.arms and claim.scales == ("full",)]
+
+
+def test_every_claim_has_its_own_id_and_one_rule_at_both_scales():
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    assert [f"{claim.id}-full" for claim in SMALL] == [claim.id for claim in FULL]
+    assert all(a.rule == b.rule and a.sentence == b.sentence for a, b in zip(SMALL, FULL))
+
+
+@pytest.mark.parametrize("claim", SMALL + FULL, ids=lambda claim: claim.id)
+def test_arms_differ_and_a_rule_names_them_all(claim):
+    recipes = claim.recipes(*claim.scales)
+    assert len({recipe.key for recipe in recipes.values()}) == len(recipes) >= 2
+    assert all(any(repr(arm) in repr(condition) for condition in claim.rule) for arm in recipes)
+    assert judge(claim, Shelf(), *claim.scales).word == "not tested"
+
+
+def test_small_arms_cost_five_minutes_at_most():
+    for claim in SMALL:
+        assert all(seconds(recipe) < 300 for recipe in claim.recipes("small").values()), claim.id
+
+
+def test_what_is_compared_differs_in_nothing_else():
+    arms = {claim.id: claim.recipes("small") for claim in SMALL}
+    nets = {arm: recipe.build() for arm, recipe in arms["collapse-9-dim"].items()}
+    assert {net.backbone.dim for net in nets.values()} == {64}
+    assert len({sum(w.numel() for w in net.projector.parameters()) for net in nets.values()}) == 1
+    assert all({r.build().projector.fc1.out_features for r in of.values()} == {512} for of in arms.values())
+    assert {r.count for r in arms["collapse-12"].values()} == {50_000}     # the probes keep their images
+    wide = {arm: recipe.build().backbone for arm, recipe in arms["collapse-11-dim"].items()}
+    assert {net.dim for net in wide.values()} == {128}
+    assert {recipe.steps for recipe in arms["collapse-10-why"].values()} == {1500, 3000}
+
+
+def rows(**arms):
+    """Rows of three seeds from {arm: figures}, with a little spread."""
+    return {arm.replace("_", " "): [{m: v + 0.001 * seed for m, v in figures.items()} for seed in range(3)] for arm, figures in arms.items()}
+
+
+@pytest.mark.parametrize(("number", "good", "bad"), [
+    ("10", rows(shallow={"linear": 0.5, "gain": 0.2, "AUC": 0.7}, deep={"linear": 0.4, "gain": 0.1, "AUC": 0.9}),
+     rows(shallow={"linear": 0.4, "gain": 0.1, "AUC": 0.9}, deep={"linear": 0.5, "gain": 0.2, "AUC": 0.7})),
+    ("13", rows(shallow={"loss": -0.7, "linear": 0.5}, deep={"loss": -0.8, "linear": 0.4}),
+     rows(shallow={"loss": -0.8, "linear": 0.4}, deep={"loss": -0.7, "linear": 0.5})),
+    ("10-why", rows(deep={"gain": 0.1, "AUC": 0.9}, twice_the_steps={"gain": 0.1, "AUC": 0.9}, slow_target={"gain": 0.2, "AUC": 0.8}),
+     rows(deep={"gain": 0.1, "AUC": 0.9}, twice_the_steps={"gain": 0.2, "AUC": 0.9}, slow_target={"gain": 0.05, "AUC": 0.95})),
+    ("22", rows(shallow={"std": 0.9, "AUC": 0.7}, deep={"std": 0.9, "AUC": 0.9}),
+     rows(shallow={"std": 0.9, "AUC": 0.9}, deep={"std": 0.2, "AUC": 0.7})),
+])
+def test_rules_hold_and_swapped_arms_contradict_them(number, good, bad):
+    claim = next(claim for claim in CLAIMS if claim.id == f"collapse-{number}")
+    assert decide(claim.rule, good)[0] == "direction reproduced"
+    assert decide(claim.rule, bad)[0] == "contradicted"
+
+
+def test_better_at_the_start_is_no_gain():
+    claim = next(claim for claim in CLAIMS if claim.id == "collapse-10")
+    same = rows(shallow={"linear": 0.5, "gain": 0.1, "AUC": 0.7}, deep={"linear": 0.4, "gain": 0.1, "AUC": 0.9})
+    assert decide(claim.rule, same)[0] == "no difference seen"
