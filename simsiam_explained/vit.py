@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from .checks import check_generator, one_of, positive
+from .evidence import Claim, Lower, Near
 from .memory import own_randomness
 
 # %% auto #0
-__all__ = ['EPS', 'RATIO', 'STEMS', 'POSITIONS', 'POOLS', 'TINY', 'FULL', 'patches', 'assemble', 'shuffle_patches', 'sincos',
-           'ViT', 'vit', 'attention_maps']
+__all__ = ['STEMS', 'EPS', 'RATIO', 'POSITIONS', 'POOLS', 'TINY', 'FULL', 'CLAIMS', 'patches', 'assemble', 'shuffle_patches',
+           'sincos', 'ViT', 'vit', 'attention_maps']
 
 # %% ../nbs/16_vit.ipynb #80884334
 def patches(
@@ -46,6 +47,23 @@ def shuffle_patches(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
     check_generator(generator, x.device)
     order = torch.rand(tiles.shape[:2], generator=generator, device=x.device).argsort(1)
     return assemble(tiles.take_along_dim(order[:, :, None, None, None], 1), x.shape[2] // side)
+
+# %% ../nbs/16_vit.ipynb #529ab82b
+STEMS = ("patch", "frozen", "conv", "patch BN", "patch weight norm")
+
+
+def _projection(stem: str, channels: int, patch: int, width: int) -> nn.Sequential:
+    """Return what makes a token of a patch, (B, C, H, W) → (B, width, H/patch, W/patch)."""
+    if one_of("stem", stem, STEMS) != "conv":
+        conv = nn.Conv2d(channels, width, patch, patch)      # one linear map of a flat patch
+        return nn.Sequential(conv, nn.BatchNorm2d(width)) if stem == "patch BN" else nn.Sequential(conv)
+    halvings = patch.bit_length() - 1
+    if halvings == 0 or patch != 2 ** halvings or width % 2 ** (halvings - 1):
+        raise ValueError(f"stem: 'conv' halves the image until a patch is left, and doubles the width each time; patch "
+                         f"{patch} and width {width} do not go. Take patch 2, 4, 8 or 16, and a width it divides.")
+    widths = [channels, *(width >> k for k in reversed(range(halvings)))]       # at patch 16: width/8 … width
+    steps = [(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)) for a, b in pairwise(widths)]
+    return nn.Sequential(*[layer for step in steps for layer in step], nn.Conv2d(width, width, 1))
 
 # %% ../nbs/16_vit.ipynb #39b741cf
 def sincos(
@@ -99,23 +117,6 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
-
-# %% ../nbs/16_vit.ipynb #529ab82b
-STEMS = ("patch", "frozen", "conv", "patch BN", "patch weight norm")
-
-
-def _projection(stem: str, channels: int, patch: int, width: int) -> nn.Sequential:
-    """Return what makes a token of a patch, (B, C, H, W) → (B, width, H/patch, W/patch)."""
-    if one_of("stem", stem, STEMS) != "conv":
-        conv = nn.Conv2d(channels, width, patch, patch)      # one linear map of a flat patch
-        return nn.Sequential(conv, nn.BatchNorm2d(width)) if stem == "patch BN" else nn.Sequential(conv)
-    halvings = patch.bit_length() - 1
-    if halvings == 0 or patch != 2 ** halvings or width % 2 ** (halvings - 1):
-        raise ValueError(f"stem: 'conv' halves the image until a patch is left, and doubles the width each time; patch "
-                         f"{patch} and width {width} do not go. Take patch 2, 4, 8 or 16, and a width it divides.")
-    widths = [channels, *(width >> k for k in reversed(range(halvings)))]       # at patch 16: width/8 … width
-    steps = [(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)) for a, b in pairwise(widths)]
-    return nn.Sequential(*[layer for step in steps for layer in step], nn.Conv2d(width, width, 1))
 
 # %% ../nbs/16_vit.ipynb #bc214bb6
 class _Stem(nn.Module):
@@ -171,6 +172,24 @@ def _checked(x: Tensor, net: ViT) -> Tensor:
         raise ValueError(f"images: got {x.shape[2]} × {x.shape[3]} pixels, expected multiples of the patch, {net.patch}.")
     return x
 
+# %% ../nbs/16_vit.ipynb #fb0bb5fb
+def _places(position: str, rows: int, columns: int, width: int, token: bool) -> Tensor | None:
+    """Return the position table (1, T, width): fixed with zeros for the class token, to be learned, or none."""
+    if position == "none":
+        return None
+    if position == "learned":          # choice: ViT's first values; MoCo v3 does not give its own
+        return nn.Parameter(0.02 * torch.randn(1, token + rows * columns, width))
+    return F.pad(sincos(rows, columns, width), (0, 0, int(token), 0))[None]
+
+
+def _finished(net: ViT, stem: str) -> ViT:
+    """Freeze, or reparametrise, the patch projection, once its first weights are drawn."""
+    if stem == "frozen":               # no gradient, so that AdamW leaves it alone: no decay either
+        net.stem.projection.requires_grad_(False)
+    if stem == "patch weight norm":    # direction and length of each output's weights apart (Salimans & Kingma 2016)
+        weight_norm(net.stem.projection[0])
+    return net
+
 # %% ../nbs/16_vit.ipynb #b4c9ba22
 @torch.no_grad()
 def _initialise(net: ViT, stem: str) -> None:
@@ -186,6 +205,30 @@ def _initialise(net: ViT, stem: str) -> None:
             continue
         bound = (6 / (layer.weight[0].numel() + n_out)) ** 0.5                     # Xavier; a patch is one flat vector
         nn.init.uniform_(layer.weight, -bound, bound)
+
+# %% ../nbs/16_vit.ipynb #3636b94e
+POSITIONS, POOLS = ("sincos", "learned", "none"), ("token", "mean")
+
+
+def _grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
+    """Return the rows and columns of patches in an image of `shape`, or an error."""
+    if isinstance(shape, int) or len(shape) != 3:
+        raise ValueError(f"shape: got {shape!r}, expected (C, H, W) of an image, as in (3, 32, 32).")
+    for what, given in [("patch", patch), *(("shape", side) for side in shape)]:
+        positive(what, given)
+    if shape[1] % patch or shape[2] % patch:
+        raise ValueError(f"patch: got {patch} for images of {shape[1]} × {shape[2]}; it must divide both sides.")
+    return shape[1] // patch, shape[2] // patch
+
+
+def _check_parts(width: int, depth: int, heads: int, position: str, pool: str, stem: str) -> None:
+    """Raise where the parts of a ViT do not fit each other, or are not known."""
+    for what, given in ("width", width), ("depth", depth), ("heads", heads):
+        positive(what, given)
+    one_of("position", position, POSITIONS), one_of("pool", pool, POOLS), one_of("stem", stem, STEMS)
+    if width % heads:
+        raise ValueError(f"heads: got {heads} for width {width}; each head takes an equal part of the width, so heads must "
+                         "divide it.")
 
 # %% ../nbs/16_vit.ipynb #ef72f232
 def vit(
@@ -212,48 +255,6 @@ def vit(
         _initialise(net, stem)
     return _finished(net, stem)
 
-# %% ../nbs/16_vit.ipynb #3636b94e
-POSITIONS, POOLS = ("sincos", "learned", "none"), ("token", "mean")
-
-
-def _grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
-    """Return the rows and columns of patches in an image of `shape`, or an error."""
-    if isinstance(shape, int) or len(shape) != 3:
-        raise ValueError(f"shape: got {shape!r}, expected (C, H, W) of an image, as in (3, 32, 32).")
-    for what, given in [("patch", patch), *(("shape", side) for side in shape)]:
-        positive(what, given)
-    if shape[1] % patch or shape[2] % patch:
-        raise ValueError(f"patch: got {patch} for images of {shape[1]} × {shape[2]}; it must divide both sides.")
-    return shape[1] // patch, shape[2] // patch
-
-
-def _check_parts(width: int, depth: int, heads: int, position: str, pool: str, stem: str) -> None:
-    """Raise where the parts of a ViT do not fit each other, or are not known."""
-    for what, given in ("width", width), ("depth", depth), ("heads", heads):
-        positive(what, given)
-    one_of("position", position, POSITIONS), one_of("pool", pool, POOLS), one_of("stem", stem, STEMS)
-    if width % heads:
-        raise ValueError(f"heads: got {heads} for width {width}; each head takes an equal part of the width, so heads must "
-                         "divide it.")
-
-# %% ../nbs/16_vit.ipynb #fb0bb5fb
-def _places(position: str, rows: int, columns: int, width: int, token: bool) -> Tensor | None:
-    """Return the position table (1, T, width): fixed with zeros for the class token, to be learned, or none."""
-    if position == "none":
-        return None
-    if position == "learned":          # choice: ViT's first values; MoCo v3 does not give its own
-        return nn.Parameter(0.02 * torch.randn(1, token + rows * columns, width))
-    return F.pad(sincos(rows, columns, width), (0, 0, int(token), 0))[None]
-
-
-def _finished(net: ViT, stem: str) -> ViT:
-    """Freeze, or reparametrise, the patch projection, once its first weights are drawn."""
-    if stem == "frozen":               # no gradient, so that AdamW leaves it alone: no decay either
-        net.stem.projection.requires_grad_(False)
-    if stem == "patch weight norm":    # direction and length of each output's weights apart (Salimans & Kingma 2016)
-        weight_norm(net.stem.projection[0])
-    return net
-
 # %% ../nbs/16_vit.ipynb #206e3ce1
 @torch.no_grad()
 def attention_maps(
@@ -277,3 +278,32 @@ FULL = {   # changes to base("full"): a small ViT on CIFAR-10, 200 epochs; MoCo 
     "backbone": "vit.vit", "net": {"patch": 4, "width": 192, "depth": 12, "heads": 12},
     "method": "moco_v3.MoCoV3", "parts": {},
     "optimiser": "adamw", "base_lr": 1.5e-4, "weight_decay": 0.1, "steps": 19_400, "warmup": 2522}
+
+# %% ../nbs/16_vit.ipynb #515f264c
+_VIT, _NONE, _LEARNED = "ViT", "no places", "learned places"
+_MEAN, _BARE = "mean after LayerNorm", "mean without LayerNorm"
+_PLACES = {_VIT: {}, _NONE: {"position": "none"}, _LEARNED: {"position": "learned"}}
+_POOLS = {_VIT: {}, _MEAN: {"pool": "mean"}, _BARE: {"pool": "mean", "final_norm": False}}
+_R18 = {"backbone": "encoders.resnet", "net": {}, "parts": {"made_for": "resnet"},   # choice: rates of MoCo's CIFAR-10 demo
+        "optimiser": "sgd", "base_lr": 0.03, "weight_decay": 5e-4, "warmup": 0}
+
+
+def _claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rule, scales=("small", "full"), priority=4) -> Claim:
+    return Claim(f"moco_v3-{n}", sentence, source, paper, arms, rule, scales, {"small": TINY, "full": FULL}, priority=priority)
+
+# %% ../nbs/16_vit.ipynb #c15fc606
+CLAIMS = [
+    _claim("10", "Without position embedding a ViT's features are worse.", "§6.2", "74.9 against 76.5", _PLACES,
+           Lower("linear", _NONE, _VIT), priority=3),
+    _claim("10-learned", "Learned places are as good as sines and cosines, to a point.", "§6.2", "76.1 against 76.5", _PLACES,
+           Near("linear", _LEARNED, _VIT, 0.01), priority=3),
+    _claim("11", "The mean of the patches, without the last LayerNorm, is as good as the class token, to a point.", "§6.2",
+           "76.3 against 76.5", _POOLS, Near("linear", _BARE, _VIT, 0.01), priority=3),
+    _claim("11-norm", "With that LayerNorm the mean is far worse than without.", "§6.2", "69.7 against 76.3", _POOLS,
+           Lower("linear", _MEAN, _BARE), priority=3),
+    Claim("moco_v3-19", "The table of places: rows of length √(D/2), all different, zero for the class token, never trained.",
+          "§5, official code", test="test_vit.py::test_position_table_of_sines_and_cosines"),
+    _claim("22", "Trained on CIFAR-10 alone, a ViT stays behind a ResNet-18 at equal epochs.", "no published number",
+           "79 to 81 against 94, supervised", {_VIT: {}, "ResNet-18": _R18}, Lower("linear", _VIT, "ResNet-18"),
+           scales=("full",), priority=6),
+]

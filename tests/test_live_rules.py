@@ -32,6 +32,7 @@ ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of w
     "rule_constant": ([0.95, 0.97], [0.4, 0.45], [0.1, 0.12]),    # 10: std·√d by default, without BN before and after
     "rule_lateness": ([0.88, 0.85], [0.10, 0.11], [0.14, 0.15]),      # 11: std·√d with late targets, mean ones, neither
     "rule_centre": ([0.2, 0.3], [0.7, 0.75]),                         # 13: share of the centre with one vector, without predictor
+    "rule_places": ([0.7, 0.71], [0.5, 0.55], [0.76, 0.72], [0.65, 0.64]),   # 16: digits with places, without; textures without, with
 }
 
 

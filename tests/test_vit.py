@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from simsiam_explained.collapse import measure_layers
+from simsiam_explained.evidence import Near, decide
 from simsiam_explained.images import textures
 from simsiam_explained.memory import in_eval
 from simsiam_explained.probes import features, settle_bn, untrained
@@ -15,8 +16,8 @@ from simsiam_explained.recipe import Recipe, base
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
-from simsiam_explained.vit import (POSITIONS, STEMS, ViT, assemble, attention_maps, patches, shuffle_patches, sincos,
-                                   vit)
+from simsiam_explained.vit import (CLAIMS, FULL, POSITIONS, STEMS, TINY, ViT, assemble, attention_maps, patches,
+                                   shuffle_patches, sincos, vit)
 
 TOY = dict(shape=(3, 16, 16), patch=4, width=24, depth=2, heads=3, seed=0)
 
@@ -319,3 +320,38 @@ def test_refusals_of_images():
         toy()(pictures(2).byte())
     with pytest.raises(ValueError, match="must divide both"):
         patches(pictures(), 5)
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+BY_ID = {claim.id: claim for claim in CLAIMS}
+MEANS = {  # linear accuracies with which each claim holds
+    "moco_v3-10": {"ViT": 0.5, "no places": 0.48, "learned places": 0.3},
+    "moco_v3-10-learned": {"ViT": 0.5, "no places": 0.3, "learned places": 0.495},
+    "moco_v3-11": {"ViT": 0.5, "mean after LayerNorm": 0.3, "mean without LayerNorm": 0.505},
+    "moco_v3-11-norm": {"ViT": 0.3, "mean after LayerNorm": 0.4, "mean without LayerNorm": 0.5},
+    "moco_v3-22": {"ViT": 0.8, "ResNet-18": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_rule_holds_for_what_the_paper_saw_and_not_for_swapped_arms(name):
+    (condition,), means = BY_ID[name].rule, MEANS[name]
+    rows = {arm: [{"linear": mean + 0.001 * seed} for seed in range(3)] for arm, mean in means.items()}
+    assert decide(BY_ID[name].rule, rows)[0] == "direction reproduced" and set(means) == set(BY_ID[name].arms)
+    a, b = (condition.arm, condition.to) if isinstance(condition, Near) else (condition.arm, condition.than)
+    other = {a: [{"linear": row["linear"] + 0.02} for row in rows[b]]} if isinstance(condition, Near) else {a: rows[b], b: rows[a]}
+    assert decide(BY_ID[name].rule, rows | other)[0] == "contradicted"
+
+
+def test_claims_have_their_recipes_and_an_exact_one_its_test():
+    assert set(BY_ID) == {*MEANS, "moco_v3-19"} and BY_ID["moco_v3-19"].test == "test_vit.py::" + (
+        test_position_table_of_sines_and_cosines.__name__)
+    for claim in CLAIMS:
+        for scale in claim.scales if claim.arms else ():
+            for arm, recipe in claim.recipes(scale).items():
+                assert recipe.method == "moco_v3.MoCoV3" and (recipe.backbone == "vit.vit") == (arm != "ResNet-18")
+                assert recipe.build(0).backbone.dim == {"small": 48, "full": 192}[scale] or arm == "ResNet-18"
+    keys = {recipe.key for claim in CLAIMS for recipe in claim.recipes("small").values()}
+    assert len(keys) == 5                                              # one baseline for all claims
+    assert base("small").but(**TINY).key in keys and base("full").but(**FULL).batch == 512
