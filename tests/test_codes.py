@@ -1,4 +1,4 @@
-"""Codes: Sinkhorn's sums and limit, the swapped loss against a naive loop, gradients, queue, centre, teacher, refusals."""
+"""Sinkhorn's sums and limit, the swapped loss against a naive loop, gradients, queue, centre, teacher, refusals."""
 import copy
 import math
 
@@ -92,7 +92,7 @@ def test_rows_sum_to_one_and_columns_come_to_equal_shares():
 def test_the_limit_is_the_scores_scaled_by_rows_and_columns():
     scores = cosines(9, 5, seed=3)
     ratio = sinkhorn(scores, 0.2, 500).log() - scores / 0.2    # u_i + v_j, nothing else
-    assert torch.allclose(ratio - ratio[:1] - ratio[:, :1] + ratio[0, 0], torch.zeros(9, 5, dtype=torch.float64), atol=1e-9)
+    assert (ratio - ratio[:1] - ratio[:, :1] + ratio[0, 0]).abs().max() < 1e-9
 
 
 def test_without_rounds_it_is_a_softmax_and_one_round_is_a_softmax_over_the_batch():
@@ -153,13 +153,23 @@ def test_entropies_of_one_hot_and_uniform_codes():
 def test_use_of_codes_in_the_three_states():
     k = 8
     healthy = use_of(torch.eye(k, dtype=torch.float64).repeat(3, 1))
-    one_hot, uniform = use_of(F.one_hot(torch.zeros(9, dtype=torch.long), k).double()), use_of(torch.full((9, k), 1 / k))
+    one_hot = use_of(F.one_hot(torch.zeros(9, dtype=torch.long), k).double())
+    uniform = use_of(torch.full((9, k), 1 / k))
     assert [float(v) for v in healthy] == pytest.approx([0, 1, 1])
     assert [float(v) for v in one_hot] == pytest.approx([0, 0, 0], abs=1e-9)
     assert [float(v) for v in uniform] == pytest.approx([1, 1, 0], abs=1e-6)
 
 
 # ---- the methods ----
+
+@pytest.mark.parametrize("target", ["online", "ema"])
+def test_a_predictor_stands_before_the_students_scores_only(target):
+    method, xs = swav(predictor="linear", target=target), two_views()
+    out = method(*xs)
+    w = method.prototypes.weight
+    plain, predicted = (F.normalize(v, dim=1) @ w.T for v in (out.z1, method.predictor(out.z1)))
+    assert torch.allclose(out.q1, sinkhorn(plain.detach())) and torch.allclose(out.p1, (predicted / 0.1).log_softmax(1))
+
 
 def test_swavs_loss_from_its_parts(device):
     method, xs = swav(device), two_views(device)
@@ -196,7 +206,8 @@ def test_the_teacher_follows_with_its_prototypes():
     method, xs = dino(tau=0.75, tau_schedule="constant"), two_views()
     before = copy.deepcopy(method.target)
     step(method, xs)
-    for old, now, online in zip(before.parameters(), method.target.parameters(), method.online.parameters(), strict=True):
+    weights = (net.parameters() for net in (before, method.target, method.online))
+    for old, now, online in zip(*weights, strict=True):
         assert torch.allclose(now, 0.75 * old + 0.25 * online)
     assert len(method.target) == 3 and not torch.equal(method.target[2].weight, before[2].weight)
 
@@ -241,7 +252,8 @@ def test_the_queue_keeps_the_newest_first_and_drops_the_oldest(device):
         xs = two_views(device, batch=4, seed=k)
         seen.insert(0, torch.stack([F.normalize(z.detach(), dim=1) for z in step(method, xs, lr=0.0, number=k)[1:3]]))
         expected = torch.cat(seen, 1)[:, :10]
-        assert torch.allclose(method.queue[:, :expected.shape[1]], expected) and not method.queue[:, expected.shape[1]:].any()
+        filled, empty = method.queue.tensor_split([expected.shape[1]], 1)
+        assert torch.allclose(filled, expected) and not empty.any()
 
 
 def test_a_queue_shares_the_prototypes_only_when_it_is_full_and_due():
