@@ -33,6 +33,8 @@ ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of w
     "rule_lateness": ([0.88, 0.85], [0.10, 0.11], [0.14, 0.15]),      # 11: std·√d with late targets, mean ones, neither
     "rule_centre": ([0.2, 0.3], [0.7, 0.75]),                         # 13: share of the centre with one vector, without predictor
     "rule_places": ([0.7, 0.71], [0.5, 0.55], [0.76, 0.72], [0.65, 0.64]),   # 16: digits with places, without; textures without, with
+    "rule_peaks_early": ([29.6, 29.8], [25.9, 26.2], [0.2, 0.3]),     # 19: rank before, rank after, accuracy gained
+    "rule_uniformity": ([-0.1, -0.3], [-2.1, -2.4], [-2.9, -3.3]),    # 19: no stop-gradient, SimSiam, contrastive
 }
 
 
