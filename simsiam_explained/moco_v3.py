@@ -22,6 +22,7 @@ from .contrast import _flag, unit
 from .em import AtLeast
 from .encoders import feature_dim, mlp
 from .evidence import Claim, Collapses, Lower, Near
+from .narrow import NARROW
 from .simsiam import Method, Output, check_views
 from .watch import first_layer
 
@@ -275,4 +276,10 @@ CLAIMS += [
     _compare("21", "That both views ask is worth about as much as twice the training.", "MoCo's CIFAR-10 notebook",
              "85.3 against 86.3; 82.6", _ONE, Lower("kNN", "one asks", "both ask"),
              Near("kNN", "both ask", "one asks, twice as long", 0.015)),
+    Claim("moco_v3-4", "The first layer's gradient spikes before the last ones' do.", "Fig. 4", "a few to tens of steps"),
+    Claim("moco_v3-17", "With 2τ the best rate does not move with the temperature; without it, it does.", "§5"),
+    Claim("moco_v3-narrow", "In a net too small for its data MoCo v3 keeps more directions than SimSiam, and learns more.",
+          "ours; Li et al. 2022 ask it of SimSiam", "–", {
+              "SimSiam": NARROW, _OUR: NARROW | _RES | {"parts": {"made_for": "resnet", "dim": 128, "hidden": 512}}},
+          (Lower("rank", "SimSiam", _OUR), Lower("linear", "SimSiam", _OUR)), ("small",), priority=4),
 ]

@@ -3,14 +3,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .checks import check_labels, positive
 from .probes import knn
 
 __all__ = ["first_layer", "Watch", "watch"]
+
+FEW = 5     # choice: neighbours inside one batch
 
 
 def first_layer(backbone: nn.Module) -> nn.Module:
@@ -25,7 +29,9 @@ class Watch:
     """What `watch` collects. `stop()` takes its hooks away; what was collected stays."""
 
     def __init__(self, every: int, k: int):
-        self.steps, self.knn = [], []            # the steps at which kNN was read, and what it was
+        self.steps: list[int] = []               # at which kNN was read
+        self.knn: list[float] = []               # of the new features among those in the bank
+        self.fresh: list[float] = []             # of each image among the others of its own batch: no old features
         self.every, self.k, self.step = every, k, 0
         self._squares: dict[str, list[Tensor]] = {}
         self._undo: list[Callable] = []
@@ -39,6 +45,14 @@ class Watch:
         """Take all hooks away."""
         while self._undo:
             self._undo.pop()()
+
+
+def _among_themselves(x: Tensor, labels: Tensor, k: int) -> float:
+    """Return the kNN accuracy of features (B, d), each among the B − 1 others; votes exp(cos/0.1), as in `knn`."""
+    s = F.normalize(x, dim=1) @ F.normalize(x, dim=1).T
+    s, near = s.fill_diagonal_(-torch.inf).topk(min(k, len(x) - 1), dim=1)
+    votes = F.one_hot(labels.to(x.device)[near]) * (s / 0.1).exp().unsqueeze(2)          # (B, k, classes)
+    return float((votes.sum(1).argmax(1).cpu() == labels.cpu()).float().mean())
 
 
 def _groups(method: nn.Module) -> dict[str, list[Tensor]]:
@@ -74,6 +88,7 @@ def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int) -
         rows = [torch.cat([pair[i] for pair in of]) for of in (known, new) for i in (0, 1)]
         seen.steps.append(seen.step)
         seen.knn.append(knn(*rows, k=seen.k))
+        seen.fresh.append(mean(_among_themselves(*pair, k=FEW) for pair in new))
 
     def begin(batch: Tensor) -> None:
         if seen.step and seen.step % seen.every == 0:
@@ -110,7 +125,8 @@ def watch(
     """Let `fit` fill a Watch as it trains `method`, without a forward pass of its own and without changing a bit.
 
     Every `every` steps the features of the batches since the last look are asked among those before them: kNN of
-    augmented training images, each as the weights of its own step saw it (MoCo v3, App. A)."""
+    augmented training images, each as the weights of its own step saw it (MoCo v3, App. A). Where the weights move
+    far, the bank is out of date; `fresh` is ours, to tell that from features that got worse."""
     seen = Watch(positive("every", every), positive("k", k))
     if positive("bank", bank) < k:
         raise ValueError(f"bank: got {bank} features for k={k} neighbours; keep at least that many.")

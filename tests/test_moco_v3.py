@@ -13,12 +13,13 @@ from simsiam_explained.encoders import resnet, summary
 from simsiam_explained.evidence import Claim
 from simsiam_explained.images import from_tensor
 from simsiam_explained.micro import Setting
+from simsiam_explained.probes import knn
 from simsiam_explained.moco_v3 import CLAIMS, MoCoV3, clip_gradients, ctr, dips, gathered, lead, spikes
 from simsiam_explained.temperatures import contrast, rates_by_temperature
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
 from simsiam_explained.vit import vit
-from simsiam_explained.watch import first_layer, watch
+from simsiam_explained.watch import _among_themselves, first_layer, watch
 
 
 class Flat(nn.Module):
@@ -429,6 +430,17 @@ def test_the_watch_reads_what_training_made(monkeypatch):
     assert torch.equal(new, torch.cat(first[4:8]).detach()) and torch.equal(bank, torch.cat(first[2:4]).detach())
     assert torch.equal(new_labels, labels[torch.cat(batches[4:8])])
     assert torch.equal(bank_labels, labels[torch.cat(batches[2:4])])
+
+
+def test_fresh_knn_is_of_each_image_among_the_others_of_its_batch():
+    g = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(20, 4, generator=g), torch.randint(0, 3, (20,), generator=g)
+    right = 0
+    for i in range(20):
+        rest = [j for j in range(20) if j != i]
+        right += knn(x[rest], labels[rest], x[i:i + 1], labels[i:i + 1], k=5)
+    assert _among_themselves(x, labels, 5) == pytest.approx(right / 20)
+    assert len(go()[1].fresh) == len(go()[1].knn) == 1
 
 
 def test_the_bank_is_first_in_first_out(monkeypatch):
