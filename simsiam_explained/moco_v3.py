@@ -27,7 +27,7 @@ from .simsiam import Method, Output, check_views
 from .watch import first_layer
 
 # %% auto #0
-__all__ = ['HEADS', 'CLAIMS', 'gathered', 'ctr', 'MoCoV3', 'clip_gradients', 'spikes', 'lead', 'dips']
+__all__ = ['HEADS', 'CLAIMS', 'gathered', 'ctr', 'MoCoV3', 'spikes', 'lead', 'dips', 'clip_gradients']
 
 # %% ../nbs/17_moco_v3.ipynb #b4c9ba22
 @torch.no_grad()
@@ -53,8 +53,8 @@ def ctr(
     own = first + torch.arange(len(q), device=q.device)
     return (2 * temperature if scaled else 1.0) * F.cross_entropy(logits, own)
 
-# %% ../nbs/17_moco_v3.ipynb #18bc97dd
-HEADS = {"vit": (3, True), "resnet": (2, False)}   # official code: layers of the projector, BN on the predictor's output
+# %% ../nbs/17_moco_v3.ipynb #ae864974
+HEADS = {"vit": (3, True), "resnet": (2, False)}   # official code: projector's layers, BN behind the predictor
 
 
 def _head(dims: Sequence[int], bn: bool, bn_out: bool, seed: int) -> nn.Sequential:
@@ -95,38 +95,24 @@ class MoCoV3(_Contrasting):
                  made_for: str = "vit",         # the heads: or "resnet", see HEADS
                  predictor: str = "mlp",        # or "none": 76.5 → 75.5 (§6.2)
                  bn: bool = True,               # False: none in the heads, 76.5 → 74.4 (§6.2)
-                 m: float = 0.99,               # of the momentum encoder, at first; 0.996 for 1000 epochs
-                 m_schedule: str = "cosine",    # up to 1, as in the official commands | constant
+                 m: float = 0.99, m_schedule: str = "cosine",     # cosine: up to 1 (official commands) | constant
                  temperature: float = 0.2, scaled: bool = True,   # as in ctr
                  symmetric: bool = True,        # False: only the first view asks
                  clip: float | None = None,     # of the first layer's gradient (§4.2); None: not at all
                  dim: int = 256, hidden: int = 4096,              # of the heads (official code)
-                 shape: tuple | None = None,    # (C, H, W) of an image, where the backbone cannot be asked without it
-                 seed: int = 0):                # of the heads' first weights; the backbone keeps its own
+                 shape: tuple | None = None, seed: int = 0):      # (C, H, W) of an image; of the heads' first weights
         super().__init__()
         layers, out = HEADS[one_of("made_for", made_for, HEADS)]
         self.backbone, self.bn = backbone, _flag("bn", bn)
         self.projector = _head((feature_dim(backbone, shape), *[hidden] * (layers - 1), dim), bn, True, seed)
-        mlp_wanted = one_of("predictor", predictor, ("mlp", "none")) == "mlp"
-        self.predictor = _head((dim, hidden, dim), bn, out, seed + 1) if mlp_wanted else nn.Identity()
+        none = one_of("predictor", predictor, ("mlp", "none")) == "none"
+        self.predictor = nn.Identity() if none else _head((dim, hidden, dim), bn, out, seed + 1)
         self.m, self.m_schedule = _number("m", m, 0, 1), one_of("m_schedule", m_schedule, ("cosine", "constant"))
         self.temperature, self.scaled = _number("temperature", temperature, 1e-6), _flag("scaled", scaled)
         self.symmetric, self.clip = _flag("symmetric", symmetric), clip
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         if clip is not None:
             clip_gradients(first_layer(backbone), clip)
-
-# %% ../nbs/17_moco_v3.ipynb #0606661c
-def clip_gradients(layer: nn.Module, limit: float) -> list:
-    """From now on shorten each gradient of `layer`'s own weights to length `limit`, before any optimiser sees it.
-
-    Returns the hooks' handles; .remove() of each undoes it. §4.2 of MoCo v3 clips the first layer alone."""
-    limit = _number("limit", limit, 1e-30)
-
-    def shorten(w: Tensor) -> None:
-        w.grad.mul_((limit / w.grad.norm().clamp_min(1e-30)).clamp_max(1.0))
-
-    return [w.register_post_accumulate_grad_hook(shorten) for w in layer.parameters() if w.requires_grad]
 
 # %% ../nbs/17_moco_v3.ipynb #5e707f8e
 def spikes(
@@ -143,7 +129,7 @@ def spikes(
             found.append(i)
     return found
 
-
+# %% ../nbs/17_moco_v3.ipynb #402551ca
 def lead(first: Sequence[int], last: Sequence[int], within: int = 30) -> list[int]:
     """Return for each spike in `first` how many steps later the nearest of `last` comes, if one is `within` that many.
 
@@ -151,7 +137,7 @@ def lead(first: Sequence[int], last: Sequence[int], within: int = 30) -> list[in
     near = [min((b - a for b in last), key=abs, default=within + 1) for a in first]
     return [gap for gap in near if abs(gap) <= within]
 
-
+# %% ../nbs/17_moco_v3.ipynb #545b8b32
 def dips(curve: Sequence[float], depth: float = 0.03) -> list[tuple[int, int, int]]:
     """Return (start, bottom, end) of each fall of a curve by more than `depth` below its highest point so far.
 
@@ -165,6 +151,18 @@ def dips(curve: Sequence[float], depth: float = 0.03) -> list[tuple[int, int, in
             found.append((top, low, min(i, len(curve) - 1)))
         top = i
     return found
+
+# %% ../nbs/17_moco_v3.ipynb #0606661c
+def clip_gradients(layer: nn.Module, limit: float) -> list:
+    """From now on shorten each gradient of `layer`'s own weights to length `limit`, before any optimiser sees it.
+
+    Returns the hooks' handles; .remove() of each undoes it. §4.2 of MoCo v3 clips the first layer alone."""
+    limit = _number("limit", limit, 1e-30)
+
+    def shorten(w: Tensor) -> None:
+        w.grad.mul_((limit / w.grad.norm().clamp_min(1e-30)).clamp_max(1.0))
+
+    return [w.register_post_accumulate_grad_hook(shorten) for w in layer.parameters() if w.requires_grad]
 
 # %% ../nbs/17_moco_v3.ipynb #26f16885
 _OUR, _ALONE, _BARE, _FROZEN = "MoCo v3", "no predictor", "no BN in the heads", "frozen patches"
@@ -222,6 +220,8 @@ _OTHERS = {arm + extra: {"method": method, "parts": {}, "weight_decay": decay} |
            for extra, change in (("", {}), (", frozen", {"stem": "frozen"}))}
 _HOT, _COLD = "rate × 10", "rate × 10, frozen"
 _full = partial(_claim, scales=("full",), priority=6)
+
+# %% ../nbs/17_moco_v3.ipynb #f7fb5e57
 CLAIMS += [
     _full("1", "A rate three times as large costs no more than one to three points.", "Fig. 2", "72.2 → 71.7",
           _V3 | _LR, Lower("linear", "rate × 3", _OUR), Near("linear", "rate × 3", _OUR, 0.03)),
@@ -276,9 +276,10 @@ CLAIMS += [
     _compare("21", "That both views ask is worth about as much as twice the training.", "MoCo's CIFAR-10 notebook",
              "85.3 against 86.3; 82.6", _ONE, Lower("kNN", "one asks", "both ask"),
              Near("kNN", "both ask", "one asks, twice as long", 0.015)),
-    Claim("moco_v3-4", "The first layer's gradient spikes before the last ones' do.", "Fig. 4", "a few to tens of steps"),
+    Claim("moco_v3-4", "The first layer's gradient spikes before the last layers' do.", "Fig. 4",
+          "by a few to tens of steps"),
     Claim("moco_v3-17", "With 2τ the best rate does not move with the temperature; without it, it does.", "§5"),
-    Claim("moco_v3-narrow", "In a net too small for its data MoCo v3 keeps more directions than SimSiam, and learns more.",
+    Claim("moco_v3-narrow", "Too small a net for its data: MoCo v3 keeps more directions alive than SimSiam.",
           "ours; Li et al. 2022 ask it of SimSiam", "–", {
               "SimSiam": NARROW, _OUR: NARROW | _RES | {"parts": {"made_for": "resnet", "dim": 128, "hidden": 512}}},
           (Lower("rank", "SimSiam", _OUR), Lower("linear", "SimSiam", _OUR)), ("small",), priority=4),
