@@ -1,7 +1,7 @@
 """Forecasts of accuracy: the line against scikit-learn, its errors, the pooled rules against chance, records as a table."""
 import math
 import re
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -153,6 +153,22 @@ def test_the_rule_holds_where_both_numbers_count_and_not_otherwise():
     assert rule(rows_of(swapped)) != rule(rows_of(swapped.assign(linear=-swapped["linear"])))
 
 
+@pytest.mark.parametrize("together, alone, low, high, word", [
+    (0.6, (0.1, 0.5), (-2, -3), (-1, -1), "direction reproduced"),
+    (0.6, (0.1, 0.6), (-2, -3), (-1, -1), "no difference seen"),       # no better than AUC alone
+    (0.6, (0.7, 0.5), (-2, -3), (-1, -1), "no difference seen"),       # worse than the loss alone
+    (0.6, (0.1, 0.5), (-2, -3), (-1, 0.1), "no difference seen"),      # one slope may be 0
+    (0.6, (0.1, 0.5), (-2, 0.1), (-1, 2), "contradicted"),             # one is above
+])
+def test_every_part_of_the_rule_decides(together, alone, low, high, word):
+    class Told(Forecasts):
+        def found(self, rows):
+            return [SimpleNamespace(left_out_r2=r2) for r2 in (together, *alone)], np.array([low, high])
+    assert Told()({}) == word
+    fits, _ = Forecasts().found(rows_of(family()))
+    assert [fit.of for fit in fits] == [("loss", "AUC"), ("loss",), ("AUC",)]
+
+
 def test_the_rule_waits_for_forty_whole_runs():
     rule, table = Forecasts(), family()
     assert rule(rows_of(table.iloc[:39])) == "not tested"
@@ -218,7 +234,7 @@ def test_the_verdict_on_the_claim_needs_three_seeds_of_every_arm():
     verdict = judge(claim, shelf_of(recipes), "small")
     assert verdict.word == "direction reproduced" and verdict.seeds == (0, 1, 2)
     assert ledger.conditions(verdict)["seen"][0].startswith("R² left out")
-    assert "all arms: R² left out" in ledger._runs_say(replace(claim), shelf_of(recipes), "small")
+    assert "all arms: R² left out" in ledger._runs_say(claim, shelf_of(recipes), "small")
     assert judge(claim, shelf_of(recipes, seeds=2), "small").word == "not tested"
     assert judge(claim, shelf_of(recipes[:-1]), "small").word == "not tested"        # an arm that is missing
     assert judge(claim, Shelf(), "small").word == "not tested"
@@ -288,6 +304,8 @@ def test_every_method_trains_and_untrained_nets_are_alike(method):
     assert abs(start["AUC"][0] - train_family(widths=(6,), jitters=(0.5,), seeds=(0,), steps=0)["AUC"][0]) < 1e-6
     assert end["loss"][0] < start["loss"][0] and np.isfinite(end.drop(columns="method").to_numpy(float)).all()
     assert not math.isclose(end["AUC"][0], start["AUC"][0], rel_tol=1e-6)
+    plain = train_family("SimSiam", (6,), (0.5,), (0,), 40)
+    assert math.isclose(end["AUC"][0], plain["AUC"][0], rel_tol=1e-6) == (method == "SimSiam")     # each is its own
 
 
 def test_contrast_is_the_cross_entropy_of_finding_the_other_view():
