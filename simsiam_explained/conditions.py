@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from statistics import mean, stdev, variance
 
 from .evidence import direction, values
 
-__all__ = ["CostsLess", "NoGain", "F_RATIO", "Steadier"]
+__all__ = ["CostsLess", "NoGain", "F_RATIO", "Steadier", "LowerInside"]
 
 
 def _cost(rows: dict, measure: str, whole: str, cut: str) -> list[float]:
@@ -83,3 +83,23 @@ class Steadier:
         """Return what is asked, and the standard deviations that answer it (for the ledger)."""
         seen = " against ".join(f"{stdev(values(rows, arm, self.measure)):.4f}" for arm in (self.arm, self.than))
         return f"{self.measure}: the seeds of {self.arm} differ less than those of {self.than}", f"standard deviation {seen}"
+
+
+@dataclass(frozen=True)
+class LowerInside:
+    """`measure` of one layer ends lower than that of another, inside the same runs of `arm`."""
+    measure: str            # std | AUC | rank
+    arm: str
+    layer: str              # as measure_layers names them: stem, layer1 …, backbone, projector
+    than: str
+
+    def __call__(self, rows: dict) -> str:
+        return direction(*(self._of(rows, layer) for layer in (self.than, self.layer)))
+
+    def _of(self, rows: dict, layer: str) -> list[float]:
+        return [row["layers"].get(layer, {}).get(self.measure, nan) for row in rows[self.arm]]
+
+    def says(self, rows: dict) -> tuple[str, str]:
+        """Return what is asked, and the means that answer it (for the ledger)."""
+        seen = " against ".join(f"{mean(self._of(rows, layer)):.3f}" for layer in (self.layer, self.than))
+        return f"{self.measure} inside {self.arm}: {self.layer} below {self.than}", f"{self.measure} {seen}"

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from .byol import WithTarget, _number
 from .checks import one_of, positive
+from .conditions import LowerInside, NoGain
 from .em import AtLeast
 from .encoders import feature_dim
-from .evidence import Claim, Collapses, Lower, Near, Number
+from .evidence import Claim, Lower, Near, Number
 from .simsiam import PAIRS, Output, Siamese, check_views
 
 # %% auto #0
@@ -31,9 +32,12 @@ def nt_xent(
     p: Tensor,                           # (…, 2B, d): view 1 of the batch, then view 2
     t: Tensor | None = None,             # what they are compared with, in the same order; None: p itself
     temperature: float | Tensor = 0.1,   # τ; a tensor broadcasts against (…, 2B, 2B)
+    normalise: bool = True,              # False: products of vectors as they are, Tab. 5
 ) -> Tensor:                             # (…): ln(2B − 1) where all vectors are equal
     """Return −ln of the partner's share of Σ exp(cos/τ) over all views but one's own, mean over views (SimCLR eq. 1)."""
-    p, t, half = unit(p), unit(p if t is None else t), p.shape[-2] // 2
+    t, half = p if t is None else t, p.shape[-2] // 2
+    if normalise:
+        p, t = unit(p), unit(t)
     with torch.autocast(p.device.type, enabled=False):
         logits = p @ t.mT / temperature
     own = torch.eye(2 * half, dtype=torch.bool, device=p.device)
@@ -67,15 +71,17 @@ class SimCLR(Siamese):
 
     def __init__(self, backbone: nn.Module, *,
                  temperature: float = 0.1,       # τ, Tab. 5; 0.5 on CIFAR-10 (App. B.9)
+                 normalise: bool = True,         # Tab. 5
                  head: str = "mlp",              # mlp | linear | none | direct: the first d0 features (Jing et al.)
-                 d0: int = 360,                  # of DirectCLR, for 2048 features
+                 d0: int | None = None,          # of "direct"; None: DirectCLR's share, 360 of 2048 features
                  predictor: str = "none",        # or one of predictor.PREDICTORS: SimSiam §6.2
                  stop_gradient: bool = False,    # on the targets, SimSiam §6.2
                  dim: int = 128,                 # of z; hidden layer as wide as the features (§2.1)
                  layers: int = 2,                # of the mlp; BN on both, as in the authors' code
                  predictor_lr: str = "scheduled", shape: tuple | None = None, **parts):
         width = feature_dim(backbone, shape)
-        if one_of("head", head, HEADS) == "direct" and positive("d0", d0) > width:
+        d0 = max(1, round(width * 360 / 2048)) if d0 is None else positive("d0", d0)
+        if one_of("head", head, HEADS) == "direct" and d0 > width:
             raise ValueError(f"d0: got {d0}, expected at most the backbone's {width} features.")
         dim = {"none": width, "direct": d0}.get(head, dim)
         super().__init__(backbone, predictor=predictor, predictor_lr=predictor_lr, dim=dim,
@@ -83,7 +89,7 @@ class SimCLR(Siamese):
         if head in ("none", "direct"):
             self.projector = Leading(dim)
         self.temperature, self.head = _number("temperature", temperature, 1e-6), head
-        self.stop_gradient = _flag("stop_gradient", stop_gradient)
+        self.stop_gradient, self.normalise = _flag("stop_gradient", stop_gradient), _flag("normalise", normalise)
 
     def forward(self, *views: Tensor) -> Output:
         """Return the Output for 2 views, each (B, C, H, W) float."""
@@ -91,7 +97,32 @@ class SimCLR(Siamese):
         z = [self.projector(self.backbone(x)) for x in views]   # one pass a view: BN statistics are per view
         p = [self.predictor(x) for x in z]
         t = torch.cat(z).detach() if self.stop_gradient else torch.cat(z)
-        return Output(nt_xent(torch.cat(p), t, self.temperature), *z, *p)
+        return Output(nt_xent(torch.cat(p), t, self.temperature, self.normalise), *z, *p)
+
+# %% ../nbs/14_negatives.ipynb #c0a2c106
+_AT = {  # choice: temperature and rate by kNN on held-out training images, seeds 100 and up
+    "live": {"method": "contrast.SimCLR", "dim": 64, "hidden": 64, "temperature": 0.5, "steps": 120},
+    "small": {"method": "contrast.SimCLR", "dim": 64, "temperature": 0.2, "base_lr": 0.4},   # z as wide as the features
+    "full": {"method": "contrast.SimCLR", "dim": 128, "hidden": 512, "temperature": 0.5, "base_lr": 0.12}}  # byol-15's
+_OUR, _ENDS = "SimCLR", {f"τ = {tau:g}": {"temperature": tau} for tau in (0.05, 1.0)}
+_H = {"SimCLR + h": {"predictor": "mlp"}}
+_SG = {"SimCLR + h + stop-gradient": {"predictor": "mlp", "stop_gradient": True}}
+
+
+def _claim(name: str, sentence: str, source: str, paper: str, arms: dict, *rule, scales=("small", "full"), priority=4):
+    return Claim(name, sentence, source, paper, {_OUR: {}} | arms, rule, scales, _AT, priority=priority)
+
+
+CLAIMS = [
+    Claim("relatives-1", "Where all outputs are equal NT-Xent is ln(2N − 1), whatever the temperature.", "SimCLR eq. 1",
+          test="test_contrast.py::test_chance_is_ln_of_all_other_views"),
+    _claim("relatives-1-tau", "Over the temperature accuracy is an inverted U: 0.05 and 1 are worse than the middle.",
+           "SimCLR Tab. 5", "59.7 < 64.4 > 58.0", _ENDS, *(Lower("linear", arm, _OUR) for arm in _ENDS)),
+    _claim("simsiam-20", "SimCLR gains nothing from a predictor with stop-gradient.", "SimSiam §6.2", "66.5, 66.0", _SG,
+           NoGain("linear", *_SG, _OUR, 0.01), NoGain("kNN", *_SG, _OUR, 0.01), scales=("live", "small", "full")),
+    _claim("simsiam-20-h", "Nor from a predictor alone.", "SimSiam §6.2", "66.5, 66.4", _H,
+           NoGain("linear", *_H, _OUR, 0.01), scales=("full",)),
+]
 
 # %% ../nbs/14_negatives.ipynb #4a07a4b1
 def info_nce(
@@ -108,32 +139,6 @@ def info_nce(
         positive = (q * k).sum(-1, keepdim=True)
         logits = torch.cat([positive, q @ negatives.mT], -1) / temperature
     return (logits.logsumexp(-1) - logits[..., 0]).mean(-1)
-
-# %% ../nbs/14_negatives.ipynb #67f60dc0
-class SplitBN(nn.Module):
-    """A BN layer whose statistics are those of each of `groups` equal parts of a batch, as if each had its own GPU.
-
-    choice: the running statistics take the parts one after the other."""
-
-    def __init__(self, bn: nn.Module, groups: int):
-        super().__init__()
-        self.bn, self.groups = bn, groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return self.bn(x)
-        if len(x) % self.groups:
-            raise ValueError(f"bn_groups: got {self.groups}, which does not divide a batch of {len(x)}.")
-        return torch.cat([self.bn(part) for part in x.chunk(self.groups)])
-
-
-def split_bn(net: nn.Module, groups: int) -> nn.Module:
-    """Put a SplitBN in place of every BN inside `net`, and return it."""
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                module.add_module(name, SplitBN(child, groups))
-    return net
 
 # %% ../nbs/14_negatives.ipynb #cebce9f8
 class _Queueing(WithTarget):
@@ -168,6 +173,32 @@ class _Queueing(WithTarget):
         if len(self.queue):
             at = step * len(self._fresh) % _whole(len(self.queue), len(self._fresh))
             self.queue[at:at + len(self._fresh)] = self._fresh
+
+# %% ../nbs/14_negatives.ipynb #67f60dc0
+class SplitBN(nn.Module):
+    """A BN layer whose statistics are those of each of `groups` equal parts of a batch, as if each had its own GPU.
+
+    choice: the running statistics take the parts one after the other."""
+
+    def __init__(self, bn: nn.Module, groups: int):
+        super().__init__()
+        self.bn, self.groups = bn, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.bn(x)
+        if len(x) % self.groups:
+            raise ValueError(f"bn_groups: got {self.groups}, which does not divide a batch of {len(x)}.")
+        return torch.cat([self.bn(part) for part in x.chunk(self.groups)])
+
+
+def split_bn(net: nn.Module, groups: int) -> nn.Module:
+    """Put a SplitBN in place of every BN inside `net`, and return it."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                module.add_module(name, SplitBN(child, groups))
+    return net
 
 # %% ../nbs/14_negatives.ipynb #d8d2c3ca
 def _whole(queue: int, keys: int) -> int:
@@ -204,5 +235,74 @@ class MoCo(_Queueing):
         self.register_buffer("queue", unit(start))
         self._fresh = None
 
-# %% ../nbs/14_negatives.ipynb #53b7dd35
-CLAIMS = []
+# %% ../nbs/14_negatives.ipynb #d4f54345
+_V1 = {  # MoCo v1's head; the rest at full scale from the authors' CIFAR-10 notebook (200 epochs of 97 batches)
+    "small": {"method": "contrast.MoCo", "layers": 1, "dim": 128, "hidden": None, "queue": 4096, "m": 0.99,
+              "temperature": 0.07, "base_lr": 0.1},
+    "full": {"method": "contrast.MoCo", "layers": 1, "dim": 128, "hidden": None, "queue": 4096, "m": 0.99,
+             "temperature": 0.1, "base_lr": 0.03, "bn_groups": 8, "steps": 19_400}}
+_M, _NO_QUEUE = {f"m = {m:g}": {"m": m} for m in (0.99, 0.9, 0.0)}, {"queue": 0}
+_SLOW, _FAST, _COPY = _M
+_LONE = {f"no queue, {arm}": _M[arm] | _NO_QUEUE for arm in (_SLOW, _COPY)}
+_HE, _DEMO = "MoCo v1, momentum table", "the authors' CIFAR-10 notebook"
+
+
+def _moco(name: str, sentence: str, source: str, paper: str, arms: dict, *rule, scales=("full",), priority=8) -> Claim:
+    return Claim(name, sentence, source, paper, arms, rule, scales, _V1, priority=priority)
+
+
+CLAIMS += [
+    _moco("relatives-3", "With a queue, and a key network that is a copy (m = 0), MoCo fails.", _HE, "59.0 → fails",
+          {arm: _M[arm] for arm in (_SLOW, _COPY)}, Lower("linear", _COPY, _SLOW), Lower("kNN", _COPY, _SLOW),
+          scales=("small", "full"), priority=4),
+    _moco("relatives-3-ladder", "m = 0.9 is worse than 0.99.", _HE, "55.2 < 57.8",
+          {arm: _M[arm] for arm in (_SLOW, _FAST)}, Lower("linear", _FAST, _SLOW)),
+    _moco("relatives-3-queue", "Without a queue m = 0 costs about 2 points, not all.", "MoCo v3 §6.2", "74.3 against 76.5",
+          _LONE, AtLeast("linear", *list(_LONE)[::-1], 0.03)),
+]
+
+# %% ../nbs/14_negatives.ipynb #8fdb806b
+_K = {f"K = {k}": {"queue": k} for k in (4096, 1024, 16_384)}
+_ONE, _STILL = {"one BN group": {"bn_groups": 1}}, {"8 groups, not shuffled": {"shuffle": False}}
+_EIGHT, _1X, _2X, _BOTH = "8 groups, shuffled", "one direction", "one direction, twice as long", "both directions"
+CLAIMS += [
+    _moco("relatives-4", "On CIFAR-10 the length of the queue helps up to about 4096.", _DEMO, "saturates at 4096", _K,
+          Lower("kNN", "K = 1024", "K = 4096"), Near("kNN", "K = 16384", "K = 4096", 0.01)),
+    _moco("relatives-4-bn", "Batch norm over the whole batch, or unshuffled, lets the key give itself away.", _DEMO,
+          "−4 at 800 epochs", {_EIGHT: {}} | _ONE | _STILL,
+          *(Lower("kNN", *arm, _EIGHT) for arm in (_ONE, _STILL))),
+    _moco("relatives-5", "The symmetric loss is worth nearly twice the epochs.", _DEMO, "82.6, 86.3; 85.3",
+          {_1X: {}, _2X: {"steps": 38_800}, _BOTH: {"symmetric": True}},
+          Lower("kNN", _1X, _BOTH), Near("kNN", _BOTH, _2X, 0.02),
+          *(Number("projector kNN", arm, n, n) for arm, n in ((_1X, 0.826), (_2X, 0.863), (_BOTH, 0.853))), priority=9),
+]
+
+# %% ../nbs/14_negatives.ipynb #dcd8c089
+_LINEAR, _BARE, _T = {"linear head": {"head": "linear"}}, {"no head": {"head": "none"}}, "test_contrast.py::test_"
+_DIRECT = {"DirectCLR": {"head": "direct"}}
+_JING = "Jing et al. 2022, "
+CLAIMS += [
+    _claim("relatives-2", "The features before the projector beat its outputs.", "SimCLR §4.2", "by more than 10 points",
+           {}, Lower("projector kNN", _OUR, _OUR, "kNN")),
+    _claim("relatives-2-linear", "A linear projector is worse than an MLP.", "SimCLR §4.2, Fig. 8", "by about 3 points",
+           _LINEAR, Lower("linear", *_LINEAR, _OUR)),
+    _claim("relatives-2-none", "No projector is worse than either.", "SimCLR §4.2, Fig. 8", "by more than 10 points",
+           _LINEAR | _BARE, Lower("linear", *_BARE, _OUR), Lower("linear", *_BARE, *_LINEAR), scales=("full",)),
+    Claim("relatives-16", "One linear layer: above √2 noise sends exactly the augmented directions to 0, below none.",
+          _JING + "Theorem 1", test=_T + "above_root_two_the_augmented_directions_vanish_and_only_they"),
+    Claim("relatives-16-code", "With products and both views augmented they shrink to √τ/(1 + σ²): no threshold.",
+          "ours, on the loss of the authors' toy", test=_T + "with_products_nothing_vanishes"),
+    Claim("relatives-17", "Hardly any noise: the rank falls with depth, and one layer keeps all.", _JING + "§5",
+          test=_T + "the_rank_falls_with_depth_and_one_layer_keeps_all"),
+]
+
+# %% ../nbs/14_negatives.ipynb #f7fb5e57
+CLAIMS += [
+    _claim("relatives-18", "The projector's outputs have a steeper spectrum than the features before it.", _JING + "§6",
+           "–", {}, LowerInside("AUC", _OUR, "backbone", "projector")),
+    _claim("relatives-18-direct", "DirectCLR keeps most of the accuracy without a projector.", _JING + "Table 1",
+           "62.7 against 66.5", _DIRECT, AtLeast("linear", *_DIRECT, _OUR, 0.04)),
+    _claim("relatives-18-none", "And has more than no projector, or a linear one.", _JING + "Table 1",
+           "62.7 > 61.1 > 51.5", _DIRECT | _BARE | _LINEAR, Lower("linear", *_BARE, *_DIRECT),
+           Lower("linear", *_LINEAR, *_DIRECT), scales=("full",)),
+]

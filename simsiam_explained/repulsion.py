@@ -24,6 +24,7 @@ __all__ = ["Repelled", "RepelledRun", "train_repelled", "TOYS", "toy_weights", "
 class Repelled:
     """One contrastive way to train in the vector world; the defaults are SimCLR's."""
     temperature: float = 0.5      # τ
+    normalise: bool = True        # of the outputs, before they are compared
     head: str = "mlp"             # of HEADS; "linear" has no BN
     d0: int = 8                   # of "direct": the first features, which the loss sees
     predictor: str = "none"       # none | mlp
@@ -40,13 +41,14 @@ class RepelledRun(NamedTuple):
     """What train_repelled measured, each (time, seed), at `steps`; σ of the features and of z (seed, d) at the end."""
     steps: tuple[int, ...]
     loss: Tensor           # of the training batch
-    found: Tensor          # share of its views whose nearest neighbour is their partner
+    found: Tensor          # share of the views of 128 unseen vectors whose nearest neighbour is their partner
     align: Tensor          # mean ‖z1 − z2‖² of two views of unseen vectors, unit length
     uniform: Tensor        # log mean exp(−2‖z − z′‖²) of clean unseen vectors
     feature_rank: Tensor   # effective rank of the backbone's features, centred
     rank: Tensor           # effective rank of z, centred
     content: Tensor        # held-out R² of the content, linearly from the backbone's features
     z_content: Tensor      # and from z
+    clock: Tensor          # how much nearer a query is to keys of other images of today than to the queue's, by cosine
     features: Tensor
     z: Tensor
 
@@ -58,24 +60,35 @@ def _outputs(arm: Repelled, encoder: dict, x: Tensor, switches: Switches, views:
 
 
 def _loss(arm: Repelled, temperature: Tensor, weights: dict, slow: dict, queue: Tensor, x: Tensor,
-          switches: Switches) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss (runs,), the unit outputs (runs, 2B, d), and of MoCo the keys (runs, B, d) of the second view."""
+          switches: Switches) -> tuple[Tensor, Tensor]:
+    """Return the loss (runs,), and of MoCo the keys (runs, B, d) of the second view."""
     z = _outputs(arm, weights, x, switches)[1]
     p = (predictions(weights, z, switches) if arm.predictor == "mlp" else z).mT
     z = z.mT
     if arm.m is None:
-        return nt_xent(p, z.detach() if arm.stop_gradient else z, temperature), unit(z.detach()), z
+        return nt_xent(p, z.detach() if arm.stop_gradient else z, temperature, arm.normalise), z
     with torch.no_grad():
         keys = unit(_outputs(arm, slow, x, switches)[1].mT)[:, z.shape[1] // 2:]
-    loss = info_nce(unit(p[:, :z.shape[1] // 2]), keys, temperature, queue if arm.queue else None)
-    return loss, unit(z.detach()), keys
+    return info_nce(unit(p[:, :z.shape[1] // 2]), keys, temperature, queue if arm.queue else None), keys
 
 
-def _found(z: Tensor) -> Tensor:
-    """Return the share (runs,) of unit outputs (runs, 2B, d) whose nearest neighbour is the other view of their image."""
+def _found(views: Sequence[Tensor]) -> Tensor:
+    """Return the share (runs,) of two views (runs, n, d) whose nearest neighbour by angle is their partner."""
+    z = unit(torch.cat([v[:, :128] for v in views], 1))
     n = z.shape[1]
     near = (z @ z.mT).masked_fill(torch.eye(n, dtype=torch.bool), -math.inf).argmax(-1)
     return (near == torch.arange(n).roll(n // 2)).float().mean(-1)
+
+
+def _clock(arm: Repelled, weights: dict, keys: Tensor, queue: Tensor, x: Tensor, switches: Switches) -> Tensor:
+    """Return mean cos(query, today's keys of other images) − mean cos(query, queue), (runs,); NaN without a queue."""
+    if not arm.queue:
+        return x.new_full((len(x),), math.nan)
+    with torch.no_grad():
+        q, n = unit(_outputs(arm, weights, x, switches)[1].mT)[:, :keys.shape[1]], keys.shape[1]
+    now = q @ keys.mT
+    others = (now.sum((1, 2)) - now.diagonal(dim1=1, dim2=2).sum(1)) / (n * (n - 1))
+    return others - (q @ queue.mT).mean((1, 2))
 
 
 def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, truth: Tensor, switches: Switches) -> dict:
@@ -85,7 +98,7 @@ def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, truth: Tens
         y, z = (v.mT for v in _outputs(arm, weights, many(clean), switches, views=1))
         views = _outputs(arm, weights, many(pair), switches)[1].mT.chunk(2, -2)
     sigma, sigma_z = spectrum(y), spectrum(z)
-    return {"align": alignment(*views), "uniform": uniformity(z, rows=512), "feature_rank": effective_rank(sigma),
+    return {"found": _found(views), "align": alignment(*views), "uniform": uniformity(z, rows=512), "feature_rank": effective_rank(sigma),
             "rank": effective_rank(sigma_z), "content": r2(y, truth), "z_content": r2(z, truth),
             "features": sigma, "z": sigma_z}
 
@@ -108,10 +121,10 @@ def _train(arm: Repelled, temperatures: Sequence[float], seeds: list[int], steps
     taken = []
     for step in range(steps + 1):
         x = draw_views(world, images, mix, streams, s.batch).repeat(len(temperatures), 1, 1)
-        loss, z, keys = _loss(arm, tau, weights, slow, queue, x, switches)
+        loss, keys = _loss(arm, tau, weights, slow, queue, x, switches)
         if step in at:
             seen = _look(arm, weights, clean, pair, truth[:, :world.content], switches)
-            taken.append(seen | {"loss": loss.detach(), "found": _found(z)})
+            taken.append(seen | {"loss": loss.detach(), "clock": _clock(arm, weights, keys, queue, x, switches)})
         gradients = torch.autograd.grad(loss.sum(), list(weights.values()), materialize_grads=True)
         rate = torch.full((1, 1, 1), s.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
         sgd_step(weights, velocity, dict(zip(weights, gradients)), dict.fromkeys(weights, rate), s.momentum, s.weight_decay)
