@@ -46,18 +46,21 @@ class Forecasts:
     arm: str = "all arms"     # what the ledger calls them
 
     def found(self, rows: Mapping) -> tuple | None:
-        """Return (fits: of all, of each alone; bounds of the slopes (2, k)), or None where it is not tested."""
+        """Return (fits: of all, of each alone; bounds of the slopes (2, k)), or None for fewer than `least` whole runs.
+
+        ValueError where no line can be fitted: a constant, a copy of another column, fewer than three arms."""
         runs = pool(rows, (self.y, *self.of))
         if len(runs) < self.least:
             return None
-        try:
-            fits = [forecast(runs, self.y, of, "arm") for of in (self.of, *self.of)]
-            return fits, _middle(resampled(runs, self.y, self.of, "arm"), self.level)
-        except ValueError:    # a constant: nothing to explain
-            return None
+        fits = [forecast(runs, self.y, of, "arm") for of in (self.of, *self.of)]
+        return fits, _middle(resampled(runs, self.y, self.of, "arm"), self.level)
 
     def __call__(self, rows: Mapping) -> str:
-        if (found := self.found(rows)) is None:
+        try:
+            found = self.found(rows)
+        except ValueError:
+            return "no difference seen"
+        if found is None:
             return "not tested"
         (together, *alone), (low, high) = found
         better = together.left_out_r2 > max(fit.left_out_r2 for fit in alone)
@@ -67,7 +70,11 @@ class Forecasts:
     def says(self, rows: Mapping) -> tuple[str, str]:
         """Return what is asked, and the numbers that answer it (for the ledger)."""
         asked = f"{self.y} from {' and '.join(self.of)}: better than from each alone, arms left out; all slopes below 0"
-        if (found := self.found(rows)) is None:
+        try:
+            found = self.found(rows)
+        except ValueError as fault:
+            return asked, str(fault)
+        if found is None:
             return asked, f"{len(pool(rows, (self.y, *self.of)))} runs, {self.least} asked for"
         fits, bounds = found
         told = ", ".join(f"{_signed(fit.left_out_r2)} from {' and '.join(fit.of)}" for fit in fits)

@@ -176,7 +176,8 @@ def test_the_rule_waits_for_forty_whole_runs():
     assert len(pool(rows_of(table), ("linear", "loss", "AUC"))) == 40 and rule(rows_of(table)) == "direction reproduced"
     table.loc[30, "AUC"] = math.inf
     assert rule(rows_of(table)) == "not tested" and "39 runs, 40 asked for" in rule.says(rows_of(table))[1]
-    assert rule(rows_of(family().assign(AUC=0.7))) == "not tested"                 # a constant: nothing to explain
+    constant = rows_of(family().assign(AUC=0.7))                                   # nothing to explain
+    assert rule(constant) == "no difference seen" and "AUC is 0.7 in all 42 runs" in rule.says(constant)[1]
     assert rule({}) == rule({"a": []}) == "not tested"
 
 
