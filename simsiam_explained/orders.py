@@ -66,7 +66,7 @@ class Part(NamedTuple):
     stop: int
     steps: int
 
-
+# %% ../nbs/20_continual.ipynb #720e7c4c
 @dataclass(frozen=True, eq=False)
 class Order:
     """Batches of image numbers, `len(order)` in all, and the same each time it is iterated: `fit` can resume.
@@ -193,7 +193,7 @@ class Batches(Sampler):
 _MULTI, _CUM, _SINGLE, _HYBRID = "multiple pass", "cumulative", "single pass", "hybrid"
 _ARMS = {_MULTI: {}, _CUM: SCREEN["cumulative"], _SINGLE: SCREEN["single pass"], _HYBRID: SCREEN["hybrid"]}
 _WIDE = {"small": SCREEN["16 × 3"], "full": FULL_NETS["ResNet-18, width 64"]}
-_LIVE = dict(size=16, net={"width": 4, "blocks": (3, 3, 3), "stem": "stride2"}, steps=240)
+_LIVE = dict(size=16, net={"width": 4, "blocks": (2, 2, 2), "stem": "stride2"}, steps=240)
 _AT = {"small": NARROW, "full": FULL, "live": _LIVE}
 
 
