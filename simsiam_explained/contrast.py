@@ -120,7 +120,7 @@ CLAIMS = [
            "SimCLR Tab. 5", "59.7 < 64.4 > 58.0", _ENDS, *(Lower("linear", arm, _OUR) for arm in _ENDS)),
     _claim("simsiam-20", "SimCLR gains nothing from a predictor with stop-gradient.", "SimSiam §6.2", "66.5, 66.0", _SG,
            NoGain("linear", *_SG, _OUR, 0.01), NoGain("kNN", *_SG, _OUR, 0.01), scales=("live", "small", "full")),
-    _claim("simsiam-20-h", "Nor from a predictor alone.", "SimSiam §6.2", "66.5, 66.4", _H,
+    _claim("simsiam-20-h", "SimCLR gains nothing from a predictor.", "SimSiam §6.2", "66.5, 66.4", _H,
            NoGain("linear", *_H, _OUR, 0.01), scales=("full",)),
 ]
 
@@ -302,7 +302,7 @@ CLAIMS += [
            "–", {}, LowerInside("AUC", _OUR, "backbone", "projector")),
     _claim("relatives-18-direct", "DirectCLR keeps most of the accuracy without a projector.", _JING + "Table 1",
            "62.7 against 66.5", _DIRECT, AtLeast("linear", *_DIRECT, _OUR, 0.04)),
-    _claim("relatives-18-none", "And has more than no projector, or a linear one.", _JING + "Table 1",
+    _claim("relatives-18-none", "DirectCLR does better than no projector, and than a linear one.", _JING + "Table 1",
            "62.7 > 61.1 > 51.5", _DIRECT | _BARE | _LINEAR, Lower("linear", *_BARE, *_DIRECT),
            Lower("linear", *_LINEAR, *_DIRECT), scales=("full",)),
 ]

@@ -183,7 +183,7 @@ def toy_gradient(
 ) -> Tensor:
     """Return dL/dP of InfoNCE over infinitely many negatives.
 
-    "distances": −‖z − z′‖²/2 as the similarity, anchor and negatives not augmented, τ = 1: the paper's theory.
+    "distances": −‖z − z′‖²/2 as the similarity, anchor and negatives not augmented, τ = 1: the paper's theory as we read it.
     "products": z·z′/τ, both views augmented: the authors' code."""
     if one_of("kind", kind, TOYS) == "distances":
         inverse = torch.linalg.inv(torch.eye(P.shape[-2], dtype=P.dtype) + P @ P.mT)

@@ -12,9 +12,11 @@ from simsiam_explained.contrast import CLAIMS, MoCo, SimCLR, SplitBN, info_nce, 
 from simsiam_explained.dynamics import integrate
 from simsiam_explained.encoders import resnet, summary
 from simsiam_explained.images import textures
+from simsiam_explained.micro import Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing
 from simsiam_explained.recipe import base
 from simsiam_explained.repulsion import (Repelled, alive_limit, follow_toy, product, sample_toy, toy_gradient, toy_weights,
                                          train_repelled)
+from simsiam_explained.switches import Switches
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
 
@@ -287,15 +289,15 @@ def test_split_bn_is_bn_for_each_part(device):
 def test_a_key_is_computed_among_other_images_than_its_query():
     """Shuffled: key i has the statistics of part i mod g; not shuffled: those of its query's part."""
     def net(**how):
-        return MoCo(nn.Sequential(Pixels(), nn.BatchNorm1d(12)), dim=8, queue=0, bn_groups=4, **SHAPE, **how).double()
+        return MoCo(nn.Sequential(Pixels(), nn.BatchNorm1d(12)), dim=8, queue=0, bn_groups=2, **SHAPE, **how).double()
     x = two_views()[1]
-    for method, members in ((net(shuffle=False), [4, 5, 6, 7]), (net(), [1, 5, 9, 13])):
+    for method, members in ((net(shuffle=False), [0, 1, 2, 3, 4, 5, 6, 7]), (net(), [4, 12, 5, 13, 6, 14, 7, 15])):
         plain = copy.deepcopy(method.target)
         for module in plain.modules():
             if isinstance(module, SplitBN):
                 module.groups = 1
         with torch.no_grad():
-            assert torch.allclose(method.keys(x)[5], unit(plain(x[members]))[members.index(5)])
+            assert torch.allclose(method.keys(x)[members], unit(plain(x[members])))
     assert not torch.allclose(net().keys(x), net(shuffle=False).keys(x))
 
 
@@ -374,7 +376,7 @@ def test_toy_gradients_are_those_of_infonce_in_a_large_batch():
     g, P = torch.Generator().manual_seed(0), 0.12 * rows(4, 4)[0]
     noise = torch.tensor([0.0, 0.0, 0.8, 1.5], dtype=torch.float64)
     slopes = {"distances": 0.0, "products": 0.0}
-    for _ in range(60):
+    for _ in range(30):
         x, e1, e2 = torch.randn(3, 1000, 4, generator=g, dtype=torch.float64)
         for kind in slopes:
             W = P.clone().requires_grad_()
@@ -384,17 +386,17 @@ def test_toy_gradients_are_those_of_infonce_in_a_large_batch():
             else:
                 far = z @ z.T - z.square().sum(1) / 2 - z.square().sum(1, keepdim=True) / 2
                 loss = far.logsumexp(1).mean() + (z - z2).square().sum(1).mean() / 2
-            slopes[kind] = slopes[kind] + torch.autograd.grad(loss, W)[0] / 60
+            slopes[kind] = slopes[kind] + torch.autograd.grad(loss, W)[0] / 30
     for kind, sampled in slopes.items():
         exact = toy_gradient(P, noise, kind, temperature=1.0)
-        assert (sampled - exact).norm() < 0.03 * exact.norm(), kind
+        assert (sampled - exact).norm() < 0.04 * exact.norm(), kind
 
 
 def test_above_root_two_the_augmented_directions_vanish_and_only_they():
     """Theorem 1's model: the mode's growth is 2 − σ², so σ = √2 parts the amplitudes that leave it alive."""
     seeds = range(10)
-    for k in (0.5, 1.0, 1.35, 1.45, 2.0):
-        P = follow_toy(toy_weights(seeds), noisy(k), "distances", 4000, 0.1, points=2)[1][-1]
+    for k in (1.0, 1.35, 1.45, 2.0):
+        P = follow_toy(toy_weights(seeds), noisy(k), "distances", 2500, 0.1, points=2)[1][-1]
         clean, augmented = P[..., ~HALF], P[..., HALF]
         assert torch.linalg.svdvals(clean).min() > 5
         found = torch.linalg.svdvals(augmented)
@@ -461,10 +463,29 @@ def test_every_way_to_repel_trains(arm):
     assert run.z.shape[-1] == {"direct": 4}.get(arm.head, 32)
 
 
-def test_a_vector_arm_begins_at_the_pseudocodes_loss():
-    """Key network = query network, queue of random unit vectors: the first loss is InfoNCE of them."""
-    run = train_repelled({"it": Repelled(m=0.99, queue=64, temperature=0.2)}, [0, 1], steps=1)["it"]
-    assert (run.loss[0] < math.log(65) + 1).all() and (run.loss[0] > 0.1).all()
+@pytest.mark.parametrize("head", ["mlp", "none"])
+def test_a_vector_arm_begins_at_simclrs_loss_of_that_head(head):
+    world, setting = VectorWorld(), Setting(batch=32)
+    weights = {k: w[None].float() for k, w in first_weights(world.size, setting.width, setting.dim, 3).items()}
+    images, mix = factors(world, world.images, world.seed + 1).float(), mixing(world).float()
+    x = draw_views(world, images, mix, [torch.Generator().manual_seed(10_003)], 32)
+    y, z = encode(weights, x, Switches.of([Arm()], x))
+    by_hand = nt_xent((z if head == "mlp" else y).mT, temperature=0.3)
+    run = train_repelled({"it": Repelled(temperature=0.3, head=head)}, [3], steps=1, world=world, setting=setting)["it"]
+    assert torch.allclose(run.loss[0], by_hand, atol=1e-5)
+
+
+def test_the_key_network_of_the_vector_world_follows():
+    still, copied = (train_repelled({"it": Repelled(m=m)}, [0], steps=6)["it"].loss for m in (1.0, 0.0))
+    assert torch.allclose(still[0], copied[0]) and not torch.allclose(still[-1], copied[-1], atol=1e-3)
+
+
+def test_the_queue_of_the_vector_world_fills_with_keys():
+    """At a rate of 0 yesterday's keys are like today's, while the random start of the queue is not."""
+    still = Setting(batch=32, lr=0.0, points=3)
+    clock = train_repelled({"it": Repelled(m=0.5, queue=64, head="linear")}, [0, 1], steps=8, setting=still)["it"].clock
+    assert (clock[0] > 0.15).all() and (clock[-1].abs() < 0.05).all()
+    assert train_repelled({"it": Repelled(m=0.5)}, [0], steps=2, setting=still)["it"].clock.isnan().all()
 
 
 @pytest.mark.parametrize("arm, message", [({"head": "lin"}, "head: got 'lin'"), ({"predictor": "linear"}, "predictor: got 'linear'")])
