@@ -120,9 +120,10 @@ def _runs_say(claim: Claim, shelf: Shelf, scale: str) -> str:
     if not verdict.seeds or claim.test:
         return ""
     first = next(iter(verdict.rows))           # the healthy arm; it need not be named, nor can the other of two
-    seen = [(f"{condition.arm}: " if len(verdict.rows) > 2 or condition.arm == first else "") + row.seen
+    arms = [getattr(condition, "arm", "") for condition in verdict.conditions]     # one on four arms names none
+    seen = [(f"{arm}: " if arm and (len(verdict.rows) > 2 or arm == first) else "") + row.seen
             + (f" ({row.verdict})" if row.verdict != verdict.word else "")
-            for condition, row in zip(verdict.conditions, conditions(verdict).itertuples())]
+            for arm, row in zip(arms, conditions(verdict).itertuples())]
     told = f"{scale}: **{verdict.word}**{str(verdict).removeprefix(verdict.word)}"
     return f"{told}. {'; '.join(seen)}" if seen else told
 

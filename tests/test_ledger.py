@@ -137,3 +137,14 @@ def test_our_readme_has_its_place_for_the_results():
     text = README.read_text(encoding="utf-8")
     assert text.count(MARKS[0]) == text.count(MARKS[1]) == 1 and text.index(MARKS[0]) < text.index(MARKS[1])
     assert ledger._results(read_shelf(README.parent / "data" / "records")).count("\n") > 2
+
+
+@pytest.mark.parametrize("name", [name for name, claim in claims().items() if claim.arms])
+def test_the_runs_of_every_claim_can_be_told(name):
+    """Whatever kinds of conditions a chapter has: with three runs of each arm the README's cell can be written."""
+    claim = claims()[name]
+    scale = [scale for scale in SCALES if claim.recipes(scale)][0]
+    found = {(recipe.key, seed): record(recipe, seed, {claim.id: claim.rule_hash})
+             for recipe in claim.recipes(scale).values() for seed in range(3)}
+    told = ledger._runs_say(claim, Shelf(found), scale)
+    assert told.startswith(f"{scale}: **") and "(n = 3)" in told
