@@ -17,6 +17,7 @@ from .micro import VectorWorld, factors, mixing, sgd_step
 __all__ = ["Chain", "ChainRun", "GRADED", "JITTER", "first_chain", "chain_layers", "train_chain"]
 
 GRADED = VectorWorld(content=16, style=16)
+TAIL = 20               # choice: the loss is the mean of so many last steps; a single batch is noise
 JITTER = (0.2, 1.4)     # std of what views add to the first and to the last content coordinate, whose own std is 1
 
 
@@ -82,7 +83,7 @@ def _loss(weights: dict[str, Tensor], slow: dict[str, Tensor] | None, x: Tensor)
 
 class ChainRun(NamedTuple):
     """What train_chain measured on vectors that are never trained on: at the start, then at the last step."""
-    loss: Tensor      # (2, seeds), of the training batch
+    loss: Tensor      # (2, seeds), of the training batches: the first, and the mean of the last TAIL
     std: Tensor       # (2, seeds), std·√d of z
     auc: Tensor       # (2, seeds), of the representation
     content: Tensor   # (2, seeds, factors), held-out R² of each content coordinate from the representation
@@ -107,12 +108,12 @@ def _read(y: Tensor, truth: Tensor) -> Tensor:
     return 1 - (truth[half:] - b @ solved).square().mean(1) / truth[half:].var(0, correction=0)
 
 
-def _look(weights: dict[str, Tensor], clean: Tensor, truth: Tensor, loss: Tensor) -> dict[str, Tensor]:
+def _look(weights: dict[str, Tensor], clean: Tensor, truth: Tensor, losses: list) -> dict[str, Tensor]:
     """Return the figures of a ChainRun at one moment; `clean` (size, n) are unseen vectors, `truth` their content."""
     with torch.no_grad():
-        x = clean.expand(len(loss), -1, -1)
+        x = clean.expand(len(losses[-1]), -1, -1)
         *layers, y = chain_layers(weights, x)
-        return {"loss": loss.detach(), "std": std_ratio(_outputs(weights, x, 1).mT), "auc": auc(spectrum(y.mT)),
+        return {"loss": torch.stack(losses[-TAIL:]).mean(0), "std": std_ratio(_outputs(weights, x, 1).mT), "auc": auc(spectrum(y.mT)),
                 "content": _read(y.mT, truth), "layers": torch.stack([auc(spectrum(h.mT)) for h in layers])}
 
 
@@ -151,12 +152,14 @@ def train_chain(
     images, truth = (factors(world, n, world.seed + k) for k, n in ((1, world.images), (2, 2048)))
     clean, images, truth = (truth @ mix).mT.float(), images.float(), truth[:, :world.content]
     amount = torch.cat([torch.linspace(*jitter, world.content), torch.ones(world.style)])
+    losses = []
     for w in weights.values():
         w.requires_grad_()
     for step in range(positive("steps", steps) + 1):
         loss = _loss(weights, slow, _views(world, images, streams, batch, amount, mix.float()))
+        losses.append(loss.detach())
         if step in (0, steps):
-            taken.append(_look(weights, clean, truth, loss))
+            taken.append(_look(weights, clean, truth, losses))
         rates = 0.5 * lr * (1 + math.cos(math.pi * step / steps)), lr
         _move(weights, slow, velocity, loss, rates, chain, momentum, weight_decay)
     return ChainRun(**{name: torch.stack([now[name] for now in taken]) for name in taken[0]})

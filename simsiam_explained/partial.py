@@ -98,14 +98,14 @@ def _worse(arm: str, than: str, spectrum_too: bool = True) -> tuple:
 
 _SAME = _each(lambda scale: {name: arm | {"backbone": "partial.widened", "out": _OUT[scale]} for name, arm in _WIDTH[scale].items()})
 CLAIMS = [
-    *_both("9", "At fixed data and steps a narrower net does worse.", "Table 3", "68.1 against 30.0", _WIDTH,
+    *_both("9", "At fixed data and steps a narrower net does worse.", "Table 1", "68.1 against 30.0", _WIDTH,
            *_worse("narrow", "wide", False), priority=5),
-    *_both("9-dim", "So it does with a representation and a projector of the same size, and its AUC is higher.", "Table 3",
+    *_both("9-dim", "A narrower net does worse, at a higher AUC, with representation and projector of one size, too.", "Table 1",
            "68.1 against 30.0", _SAME, *_worse("narrow", "wide"), priority=3),
-    *_both("10", "At fixed width a deeper net does worse, and its AUC is higher.", "Tables 1 and 3",
+    *_both("10", "At fixed width a deeper net does worse, and its AUC is higher.", "Table 1",
            "30.0 against 16.8 and 17.5", _DEPTH, *_worse("deep", "shallow"), priority=2),
     *_both("13", "The collapsed net does not stand out by its loss: the deeper one's is no higher, its probe is worse.",
-           "Fig. 11", "no difference in the loss", _DEPTH, NoGain("loss", "deep", "shallow", 0.0),
+           "slides, Fig. 11", "no difference in the loss", _DEPTH, NoGain("loss", "deep", "shallow", 0.0),
            Lower("linear", "deep", "shallow"), priority=2),
 ]
 
@@ -118,14 +118,14 @@ _FOUR = _each(lambda scale: _DEPTH[scale] | {f"{net}, slow target": _slow(scale,
 _BOTH_WIDE = _each(lambda scale: {"bottleneck": _BLOCK[scale]["bottleneck"], "basic, widened": _BLOCK[scale]["basic"] | {
     "backbone": "partial.widened", "out": {"small": 128, "full": 2048}[scale]}})
 CLAIMS += [
-    *_both("10-why", "The deep net is collapsed, not slow: more steps do not help it, a slow target does.", "Fig. 15", "–",
+    *_both("10-why", "The deep net is collapsed, not slow: more steps do not help it, a slow target does.", "slides, Fig. 15", "–",
            _WHY, NoGain("gain", "twice the steps", "deep", 0.02), Lower("gain", "deep", "slow target"),
            Lower("AUC", "slow target", "deep"), priority=2),
-    *_both("20-depth", "With a slow target depth raises the AUC less.", "Fig. 15", "no collapse under BYOL", _FOUR,
+    *_both("20-depth", "With a slow target depth raises the AUC less.", "slides, Fig. 15", "no collapse under BYOL", _FOUR,
            CostsLess("AUC", "deep, slow target", "shallow, slow target", "deep", "shallow"), priority=3),
     *_both("11", "Wider vectors between the blocks beat more weights.", "Table 1", "61.7 with 16 M, 17.5 with 32 M", _BLOCK,
            *_worse("basic", "bottleneck", False)),
-    *_both("11-dim", "And not by the size of the representation alone.", "Table 1", "–", _BOTH_WIDE,
+    *_both("11-dim", "Wider vectors between the blocks beat more weights with a representation of one size, too.", "Table 1", "–", _BOTH_WIDE,
            *_worse("basic, widened", "bottleneck")),
 ]
 
@@ -138,11 +138,11 @@ _OFF = _each(lambda scale: {net: arm | {"affine": False} for net, arm in _DEPTH[
 CLAIMS += [
     *_both("11-inner", "Doubling only the width inside the blocks adds little.", "Table 1", "62.6 against 61.7", _INNER,
            NoGain("linear", "inside × 2", "bottleneck", 0.02), priority=6),
-    *_both("12", "For a narrow net at fixed steps the AUC rises with the share of the data, from 1 to 20 %.", "Fig. 3",
+    *_both("12", "For a narrow net at fixed steps the AUC rises with the share of the data, from 1 to 20 %.", "released data for Fig. 3",
            "0.61 → 0.88", _SHARE, Lower("AUC", "1%", "20%"), priority=3),
-    *_both("22", "None of this shows in the std of the outputs.", "inferred", "–", _DEPTH,    # choice: 0.7 is near 1
+    *_both("22", "Depth raises the AUC, and leaves the std of the outputs where it was.", "inferred", "–", _DEPTH,    # choice: 0.7 is near 1
            *(Between("std", net, 0.7, 1.01) for net in _UP_TO), Lower("AUC", *_UP_TO), priority=2),
-    *_both("22-affine", "Nor without the output BN's affine, as in the paper's code.", "inferred", "–", _OFF,
+    *_both("22-affine", "The same without the affine of the output BN, as in the paper's code.", "inferred", "–", _OFF,
            *(Between("std", net, 0.7, 1.01) for net in _UP_TO), Lower("AUC", *_UP_TO), priority=5),
 ]
 
