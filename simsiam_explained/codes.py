@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .byol import _AT as BYOL_AT
 from .byol import WithTarget
 from .checks import one_of, positive
+from .contrast import _AT as CONTRAST_AT
+from .evidence import Between, Claim, Collapses, Lower
 from .simsiam import check_views
 
 # %% auto #0
-__all__ = ['sinkhorn', 'swapped_loss', 'Entropies', 'entropies', 'Use', 'use_of', 'Prototypes', 'CodeOutput', 'SwAV', 'DINO']
+__all__ = ['CLAIMS', 'sinkhorn', 'swapped_loss', 'Entropies', 'entropies', 'Use', 'use_of', 'Prototypes', 'CodeOutput', 'SwAV',
+           'DINO']
 
 # %% ../nbs/15_codes.ipynb #d645a28c
 def sinkhorn(
@@ -204,3 +208,93 @@ class DINO(SwAV):
                  dim: int = 256, layers: int = 3, bn: str = "none", **parts):
         super().__init__(backbone, prototypes=prototypes, eps=eps, rounds=rounds, centring=centring, frozen=frozen,
                          target=target, dim=dim, layers=layers, bn=bn, **parts)
+
+# %% ../nbs/15_codes.ipynb #d0c233b8
+_SHARED = {  # choice: rates and sizes by kNN on textures, seeds 100 and up; those of "small" follow in proportion
+    "live": {"method": "codes.SwAV", "prototypes": 64, "hidden": 64, "bn": "default", "frozen": 20},
+    "small": {"method": "codes.SwAV", "prototypes": 128, "dim": 128, "bn": "default", "frozen": 40},
+    "full": {"method": "codes.SwAV", "queue": 3840, "queue_from": 4850, "frozen": 194,      # solo-learn, CIFAR-10
+             "optimiser": "lars", "base_lr": 0.6, "weight_decay": 1e-6}}
+_CENTRED = {
+    "live": {"method": "codes.DINO", "prototypes": 64, "hidden": 64, "bn": "default", "centre_momentum": 0.5, "tau": 0.9,
+             "base_lr": 0.2},
+    "small": {"method": "codes.DINO", "prototypes": 128, "dim": 128, "bn": "default", "centre_momentum": 0.5,
+              "tau": 0.98, "base_lr": 0.05},
+    "full": {"method": "codes.DINO", "prototypes": 4096, "layers": 3, "bn": "hidden", "tau": 0.99,
+             "optimiser": "lars", "base_lr": 0.3, "weight_decay": 1e-6}}
+_NO_SHARES, _NO_CENTRE = {"no equal shares": {"rounds": 0}}, {"no centring": {"centring": False}}
+_ONE_ROUND, _FLAT = {"softmax over the batch": {"rounds": 1}}, {"no sharpening": {"eps": 0.1}}
+_LATE, _WARM = {"centre momentum 0.999": {"centre_momentum": 0.999}}, {"τ_t = 0.08": {"eps": 0.08}}
+
+# %% ../nbs/15_codes.ipynb #de02c862
+def _code_claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rule, scales: tuple, priority=4) -> Claim:
+    name, at = ("SwAV", _SHARED) if n.startswith("6") else ("DINO", _CENTRED)
+    at = at | {"live": at["live"] | {"steps": 100}} if n == "6" else at      # choice: a death is quick
+    return Claim(f"relatives-{n}", sentence, source, paper, {name: {}} | arms, rule, scales, at, priority=priority)
+
+
+_ALL, _HERE = ("live", "small", "full"), ("live", "full")
+CLAIMS = [
+    _code_claim("6", "Without equal shares all images take one code: no loss is left, and the output collapses.",
+                "SwAV §3.1, DINO App. B", "collapse", _NO_SHARES, Between("loss", *_NO_SHARES, -0.01, 0.1),
+                Collapses(*_NO_SHARES, "SwAV"), scales=_ALL, priority=2),
+    _code_claim("6-features", "And its features stay behind.", "DINO App. B", "collapse", _NO_SHARES,
+                Lower("kNN", *_NO_SHARES, "SwAV"), scales=_ALL, priority=2),
+    _code_claim("6-batch", "One softmax over the batch is enough to avoid it.", "DINO App. B", "no collapse", _ONE_ROUND,
+                Collapses(*_ONE_ROUND, "SwAV", holds=False), scales=_HERE),
+    _code_claim("7", "Without centring DINO's codes become one-hot and all alike: no loss is left, and the output collapses.",
+                "DINO §5.3, Fig. 7", "0.1", _NO_CENTRE, Between("loss", *_NO_CENTRE, -0.01, 0.1),
+                Collapses(*_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
+    _code_claim("7-features", "And its features stay behind.", "DINO App. D", "0.1", _NO_CENTRE,
+                Lower("kNN", *_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
+    _code_claim("7-sharp", "Without sharpening DINO's codes become uniform: the loss stays at ln K.", "DINO §5.3, Fig. 7", "0.1",
+                _FLAT, Between("loss", *_FLAT, math.log(64) - 0.05, math.log(64) + 0.05), scales=("live",)),
+    _code_claim("7-centre", "A centre that follows too slowly (momentum 0.999) does not save it.", "DINO App. D", "0.1",
+                _LATE, Collapses(*_LATE, "DINO"), scales=_HERE),
+    _code_claim("7-soft", "A teacher's temperature of 0.08 from the start collapses it.", "DINO App. D", "0.1", _WARM,
+                Collapses(*_WARM, "DINO"), scales=("full",))]
+
+# %% ../nbs/15_codes.ipynb #4a2ab21b
+_EXACT = {  # {name: (sentence, source, test)}
+    "6-sums": ("Sinkhorn's rows sum to one after each round; its columns come to equal shares.", "SwAV §3.1",
+               "rows_sum_to_one_and_columns_come_to_equal_shares"),
+    "6-constant": ("With equal shares a constant network gets uniform codes; without, sharp ones.", "derived",
+                   "a_constant_network_cannot_tell_by_its_codes"),
+    "6-gradient": ("No gradient passes SwAV's codes.", "SwAV §3.1", "no_gradient_passes_the_codes"),
+    "7-parts": ("DINO's loss is the entropy of the codes plus a divergence.", "DINO §5.3",
+                "cross_entropy_is_entropy_plus_divergence"),
+    "7-teacher": ("No gradient reaches DINO's teacher.", "DINO §3.1",
+                  "no_gradient_reaches_the_teacher_and_no_optimiser_holds_it"),
+    "7-line": ("SwAV with no rounds, a centre and a slow teacher is DINO.", "derived",
+               "swav_and_dino_differ_by_arguments_alone")}
+CLAIMS += [Claim(f"relatives-{name}", sentence, source, test=f"test_codes.py::test_{test}")
+           for name, (sentence, source, test) in _EXACT.items()]
+
+# %% ../nbs/15_codes.ipynb #cd7a8e61
+_AGREE = {"method": "simsiam.SimSiam", "predictor": "none", "predictor_lr": "scheduled", "stop_gradient": False}
+_SIDE = {"dim": 64, "hidden": 64}
+_MOCO = _SIDE | {"bn": "default", "base_lr": 0.4}
+_SLOW = {"method": "byol.BYOL", "predictor": "none", "tau": 0.9, "tau_schedule": "constant", "bias_out": True}
+_LIVE = {  # {method: (its recipe, the part, the recipe without)}; choice: rates by kNN, seeds 100 and up
+    "SimCLR": (CONTRAST_AT["live"], "negatives", {"steps": 120} | _AGREE | _SIDE),
+    "MoCo v2": (_MOCO | {"method": "contrast.MoCo", "queue": 512, "m": 0.9}, "negatives", _MOCO | _SLOW),
+    "SwAV": (_SHARED["live"], "equal partition", _SHARED["live"] | {"rounds": 0}),
+    "DINO": (_CENTRED["live"], "centring", _CENTRED["live"] | {"centring": False}),
+    "BYOL": (BYOL_AT["live"], "predictor", BYOL_AT["live"] | {"predictor": "none"}),
+    "DirectPred": ({"method": "dynamics.DirectPred"} | _SIDE, "predictor", {"predictor": "none"} | _SIDE),
+    "SimSiam": ({}, "stop-gradient", {"stop_gradient": False})}
+
+# %% ../nbs/15_codes.ipynb #20d9a37d
+def _part(method: str, whole: dict, part: str, less: dict) -> Claim:
+    arm = f"{method} − {part}"
+    return Claim(f"parts-{method.lower().replace(' ', '')}", f"On textures {method} collapses without its {part}.", "ours",
+                 "", {method: whole, arm: less}, (Collapses(arm, method),), ("live",), priority=2)
+
+
+_V3 = {"method": "moco_v3.MoCoV3", "parts": {"made_for": "resnet", "m": 0.9} | _SIDE, "base_lr": 0.4}
+_V3_LESS = {"MoCo v3 − negatives": BYOL_AT["live"],
+            "MoCo v3 − predictor": _V3 | {"parts": _V3["parts"] | {"predictor": "none"}}}
+CLAIMS += [_part(method, *of) for method, of in _LIVE.items()]
+CLAIMS += [Claim("parts-mocov3", "On textures MoCo v3 survives without negatives (as BYOL), and without its predictor.",
+                 "ours", "", {"MoCo v3": _V3} | _V3_LESS,
+                 tuple(Collapses(arm, "MoCo v3", holds=False) for arm in _V3_LESS), ("live",), priority=2)]

@@ -22,9 +22,9 @@ from .switches import Switches
 
 __all__ = ["SETTING", "aligned", "apart_from_both", "apart_from_other", "apart_from_queue", "Film", "train_relatives"]
 
-SETTING = Setting(lr=0.3, points=4)      # choice: three times chapter 00's rate, so that 300 steps are enough to die
+SETTING = Setting(batch=32, lr=0.3, points=4)   # choice: thrice chapter 00's rate, so that 300 steps are enough to die
 SLOW, CENTRE = 0.9, 0.9                  # choice: a target with a memory of ten steps; DINO's centre momentum
-QUEUE, PROTOTYPES = 512, 32              # choice: eight batches; fewer prototypes than images in a batch
+QUEUE, PROTOTYPES = 256, 16              # choice: eight batches; fewer prototypes than images in a batch
 TAU = 0.2                                # of the contrastive losses: MoCo v2 and v3
 TEMPERATURE, SHARP = 0.1, 0.05           # of p and of the codes, SwAV's; DINO's τ_t is 0.04
 CODE_SCALE = 0.3                         # choice: codes' cross-entropy beside a cosine, at one learning rate
