@@ -63,7 +63,7 @@ F_RATIO = {3: 19.0, 4: 9.277, 5: 6.388, 6: 5.050, 7: 4.284, 8: 3.787, 9: 3.438, 
 
 @dataclass(frozen=True)
 class Steadier:
-    """The seeds of `arm` differ less in `measure` than those of `than`, by more than equal spreads would once in twenty.
+    """The seeds of `arm` differ less in `measure` than those of `than`, by more than equal ones would once in twenty.
 
     With three seeds that is a standard deviation 4.4 times smaller; with ten 1.8 times."""
     measure: str
@@ -82,7 +82,8 @@ class Steadier:
     def says(self, rows: dict) -> tuple[str, str]:
         """Return what is asked, and the standard deviations that answer it (for the ledger)."""
         seen = " against ".join(f"{stdev(values(rows, arm, self.measure)):.4f}" for arm in (self.arm, self.than))
-        return f"{self.measure}: the seeds of {self.arm} differ less than those of {self.than}", f"standard deviation {seen}"
+        asked = f"{self.measure}: the seeds of {self.arm} differ less than those of {self.than}"
+        return asked, f"standard deviation {seen}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The small world in which a net may be too small for its data: its recipe, its screen, and the full scale beside it."""
+"""The small world in which a net may be too small for its data: its recipe, its screen, and the full scale."""
 from __future__ import annotations
 
 __all__ = ["NARROW", "SCREEN", "FULL", "FULL_NETS"]

@@ -72,7 +72,7 @@ class Order:
     """Batches of image numbers, `len(order)` in all, and the same each time it is iterated: `fit` can resume.
 
     Within a part: a random permutation of its images, a tail shorter than a batch dropped, and again, until the
-    part's steps are used. Nothing here touches weights, rates or batch norm: to these, a part's end is one more step."""
+    part's steps are used. Nothing here touches weights, rates or batch norm: to these a part's end is one more step."""
     parts: tuple[Part, ...]
     batch: int
     seed: int
@@ -106,7 +106,7 @@ def _order(parts: Iterable[Part], n: int, batch: int, steps: int, seed: int, by,
 def _visits(n: int, steps: int, chunks: int, rounds: int = 1, first: int | None = None) -> Iterator[Part]:
     """Yield the chunks 0, 1, … as parts, `rounds` times over; they start at place `first`, or where they do.
 
-    Visit j of V takes the steps from ⌊steps·j/V⌋ to ⌊steps·(j + 1)/V⌋: none are lost, and no two differ by more than 1."""
+    Visit j of V takes the steps from ⌊steps·j/V⌋ to ⌊steps·(j + 1)/V⌋: none are lost, no two differ by more than 1."""
     visits = positive("chunks", chunks) * positive("rounds", rounds)
     if steps < visits:
         raise ValueError(f"chunks: got {chunks} × {rounds} round(s) in {steps} steps; each needs a step, give fewer.")
@@ -122,7 +122,7 @@ def multiple_pass(n: int, batch: int, steps: int, seed: int = 0) -> Order:
 
 def single_pass(n: int, batch: int, steps: int, seed: int = 0,
                 chunks: int = 15,               # the paper: 100, of 12,811 images; at least a batch must fit in one
-                rounds: int = 1,                # so many times through the chunks, with as many fewer steps in each
+                rounds: int = 1,                # times through all chunks (released code: and larger chunks)
                 by: str | Sequence = "chance",  # as in `ordering`, and
                 images: Images | None = None,
                 ) -> Order:
@@ -143,7 +143,7 @@ def _share(what: str, given: float, least: float) -> float:
     return given
 
 
-def subset(n: int, batch: int, steps: int, seed: int = 0, share: float = 0.2,     # of the images: the last of the ordering
+def subset(n: int, batch: int, steps: int, seed: int = 0, share: float = 0.2,   # of the images: the ordering's last
            by: str | Sequence = "chance", images: Images | None = None) -> Order:
     """Return the order of a smaller set: multiple passes over the last part of the ordering, and nothing else."""
     kept = max(1, round(_share("share", share, 1e-9) * n))
@@ -197,44 +197,48 @@ _LIVE = dict(size=16, net={"width": 4, "blocks": (2, 2, 2), "stem": "stride2"}, 
 _AT = {"small": NARROW, "full": FULL, "live": _LIVE}
 
 
-def _claim(n: str, sentence: str, where: str, paper: str, arms: Iterable, *rule, of: dict = _ARMS, net: dict | None = None,
-           scales: tuple = ("small", "full"), priority: int = 2) -> Claim:
+def _claim(n: str, sentence: str, where: str, paper: str, arms: Iterable, *rule, of: dict = _ARMS,
+           net: dict | None = None, scales: tuple = ("small", "full"), priority: int = 2) -> Claim:
     arms = {arm: of[arm] | (net or {}) for arm in arms}
     return Claim(f"collapse-{n}", sentence, f"{where}, slides", paper, arms, rule, scales, _AT, priority=priority)
 
 # %% ../nbs/20_continual.ipynb #c15fc606
 CLAIMS = [
     _claim("15", "A narrow net gains more from the single pass than from multiple passes.", "Table 2",
-           "44.5 against 30.0; 45.0 against 16.8", (_MULTI, _SINGLE), Lower("gain", _MULTI, _SINGLE), scales=("live", "small", "full")),
+           "44.5 against 30.0; 45.0 against 16.8", (_MULTI, _SINGLE), Lower("gain", _MULTI, _SINGLE),
+           scales=("live", "small", "full")),
     _claim("15-auc", "And its spectrum ends flatter: the AUC is lower.", "Fig. 14", "–", (_MULTI, _SINGLE),
            Lower("AUC", _SINGLE, _MULTI)),
     _claim("17", "The cumulative order helps a narrow net, but less than the single pass.", "Table 2",
-           "+3.0 and +5.4, against +14.5 and +28.2", (_MULTI, _CUM, _SINGLE), Lower("gain", _MULTI, _CUM), Lower("gain", _CUM, _SINGLE)),
+           "+3.0 and +5.4, against +14.5 and +28.2", (_MULTI, _CUM, _SINGLE), Lower("gain", _MULTI, _CUM),
+           Lower("gain", _CUM, _SINGLE)),
     _claim("18", "For a narrow net the hybrid is better than multiple and than single pass.", "Table 2",
            "48.3 > 44.5 > 30.0; 50.3 > 45.0 > 16.8", (_MULTI, _SINGLE, _HYBRID), Lower("gain", _MULTI, _HYBRID),
            Lower("gain", _SINGLE, _HYBRID)),
     _claim("19", "Under multiple passes a narrow net's AUC rises while it trains.", "Fig. 14", "–", (_MULTI,),
            Between("AUC drift", _MULTI, 0.0, 0.5)),
-    _claim("19-single", "Under the single pass it rises less.", "Fig. 14", "–", (_MULTI, _SINGLE), Lower("AUC drift", _SINGLE, _MULTI)),
-    _claim("19-hybrid", "After the hybrid's switch it does not reach the level of multiple passes.", "inferred from Fig. 14", "–",
-           (_MULTI, _HYBRID), Lower("AUC", _HYBRID, _MULTI), priority=3),
+    _claim("19-single", "Under the single pass it rises less.", "Fig. 14", "–", (_MULTI, _SINGLE),
+           Lower("AUC drift", _SINGLE, _MULTI)),
+    _claim("19-hybrid", "After the hybrid's switch it does not reach the level of multiple passes.",
+           "inferred from Fig. 14", "–", (_MULTI, _HYBRID), Lower("AUC", _HYBRID, _MULTI), priority=3),
 ]
 
 # %% ../nbs/20_continual.ipynb #ac060fdd
 for _scale, _more in (("small", ""), ("full", "-full")):      # what is wide differs between the scales
     _there = dict(net=_WIDE[_scale], scales=(_scale,), priority=3)
     CLAIMS += [
-        _claim(f"16{_more}", "For a wide net the sign flips: the single pass gains less than multiple passes.", "Table 2",
-               "55.9 against 68.1", (_MULTI, _SINGLE), Lower("gain", _SINGLE, _MULTI), **_there),
-        _claim(f"17-wide{_more}", "For a wide net the cumulative order changes a point at most.", "Table 2", "67.7 against 68.1",
-               (_MULTI, _CUM), Near("gain", _CUM, _MULTI, 0.01), **_there),
+        _claim(f"16{_more}", "For a wide net the sign flips: the single pass gains less than multiple passes.",
+               "Table 2", "55.9 against 68.1", (_MULTI, _SINGLE), Lower("gain", _SINGLE, _MULTI), **_there),
+        _claim(f"17-wide{_more}", "For a wide net the cumulative order changes a point at most.", "Table 2",
+               "67.7 against 68.1", (_MULTI, _CUM), Near("gain", _CUM, _MULTI, 0.01), **_there),
         _claim(f"18-wide{_more}", "For a wide net the hybrid comes within a point of multiple passes.", "Table 2",
                "67.6 against 68.1", (_MULTI, _HYBRID), Near("gain", _HYBRID, _MULTI, 0.01), **_there),
     ]
-_SWITCH = {f"switch at {s:.0%}": SCREEN["hybrid"] | {"switch": s} for s in (0.2, 0.6, 0.8)} | {"switch at 40%": SCREEN["hybrid"]}
+_SWITCH = {f"switch at {s:.0%}": SCREEN["hybrid"] | {"switch": s} for s in (0.2, 0.6, 0.8)}
+_SWITCH |= {"switch at 40%": SCREEN["hybrid"]}
 CLAIMS += [
-    _claim("18-switch", "Wherever the switch lies, from a fifth to four fifths, the hybrid beats multiple passes.", "Fig. 16", "–",
-           (_MULTI, *_SWITCH), *(Lower("gain", _MULTI, arm) for arm in _SWITCH), of=_ARMS | _SWITCH, priority=6)]
+    _claim("18-switch", "Wherever the switch lies, from a fifth to four fifths, the hybrid beats multiple passes.", "Fig. 16",
+           "–", (_MULTI, *_SWITCH), *(Lower("gain", _MULTI, arm) for arm in _SWITCH), of=_ARMS | _SWITCH, priority=6)]
 
 # %% ../nbs/20_continual.ipynb #a16713ce
 _BYOL = {_MULTI: {}, "BYOL": SCREEN["BYOL, 8 × 3"], "BYOL, single pass": SCREEN["BYOL, single pass"]}
@@ -244,15 +248,15 @@ CLAIMS += [
            Lower("AUC drift", "BYOL", _MULTI), of=_BYOL, priority=3),
     _claim("20-order", "The continual order gives BYOL no gain.", "Fig. 15", "–", ("BYOL", "BYOL, single pass"),
            NoGain("gain", "BYOL, single pass", "BYOL", 0.01), of=_BYOL, priority=3),
-    _claim("21", "The single pass shrinks the spread of the seeds of a narrow net.", "Table 2", "±1.8 → ±0.8; ±3.2 → ±1.1",
-           (_MULTI, _SINGLE), Steadier("kNN", _SINGLE, _MULTI), priority=4),
+    _claim("21", "The single pass shrinks the spread of the seeds of a narrow net.", "Table 2",
+           "±1.8 → ±0.8; ±3.2 → ±1.1", (_MULTI, _SINGLE), Steadier("kNN", _SINGLE, _MULTI), priority=4),
     _claim("21-hybrid", "So does the hybrid.", "Table 2", "±1.8 → ±0.7; ±3.2 → ±0.6", (_MULTI, _HYBRID),
            Steadier("kNN", _HYBRID, _MULTI), priority=4),
-    Claim("collapse-6", "All orders take the same number of steps, and none an image from outside its part.", "released code",
-          test=f"{_TEST}no_batch_holds_an_image_from_outside_its_part"),
-    Claim("collapse-6-single", "The single pass shows each image as often as multiple passes, within one part.", "released code",
-          test=f"{_TEST}single_pass_shows_each_image_all_its_times_in_one_part"),
+    Claim("collapse-6", "All orders take the same number of steps, and none an image from outside its part.",
+          "released code", test=f"{_TEST}no_batch_holds_an_image_from_outside_its_part"),
+    Claim("collapse-6-single", "The single pass shows each image as often as multiple passes, within one part.",
+          "released code", test=f"{_TEST}single_pass_shows_each_image_all_its_times_in_one_part"),
     Claim("collapse-6-cumulative", "The cumulative order shows the first of C chunks Σ C/k times as often as the last.",
           "released code", test=f"{_TEST}cumulative_shows_an_image_once_for_each_later_chunk_over_their_number"),
-    Claim("collapse-7", "The hybrid keeps the one cosine: at the switch the rate is 0.6545 of the first.", "released code",
-          test=f"{_TEST}hybrid_keeps_the_one_cosine")]
+    Claim("collapse-7", "The hybrid keeps the one cosine: at the switch the rate is 0.6545 of the first.",
+          "released code", test=f"{_TEST}hybrid_keeps_the_one_cosine")]
