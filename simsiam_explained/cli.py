@@ -1,4 +1,4 @@
-"""The command line: `demo` shows SimSiam collapse; `claims` what we know of the papers; `reproduce` makes it again."""
+"""The command line: `demo` shows a method collapse; `claims` what we know of the papers; `reproduce` makes it again."""
 from __future__ import annotations
 
 import argparse
@@ -11,25 +11,44 @@ from pathlib import Path
 
 __all__ = ["demo", "claims", "reproduce", "main"]
 
-ARMS = {"SimSiam": True, "no stop-gradient": False}  # name: stop_gradient
 BANK = 10_000  # choice: at most so many images are embedded for the report
 ENDINGS = (".jpg", ".pdf", ".png", ".svg")  # of the figure
 
 
+def arms(method: str = "simsiam") -> dict:
+    """Return {arm: recipe}: a method whole, and without a part; those of the live claims on the parts of methods."""
+    from .checks import one_of
+    from .evidence import claims as known
+    from .recipe import base
+
+    found = {name.removeprefix("parts-"): claim for name, claim in known(["parts"]).items()}
+    if one_of("--method", method.lower().replace("-", "").replace("_", ""), found) != "simsiam":
+        return found[method.lower().replace("-", "").replace("_", "")].recipes("live")
+    # deviation: base lr 0.2, not the paper's 0.05, because 300 steps must do the work of 100 epochs
+    whole = base("live").but(dim=256, batch=256, base_lr=0.2)
+    return {"SimSiam": whole, "no stop-gradient": whole.but(stop_gradient=False)}
+
+
+def _batch(wanted: int, n: int) -> int:
+    """Return the largest of wanted, wanted/2, wanted/4 … that n images fill, 2 at the least: a queue still fits it."""
+    while wanted > max(n, 2):
+        wanted //= 2
+    return wanted
+
+
 def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int = 0, device: str = "auto",
-         out: str = "simsiam_demo.png"):
-    """Train SimSiam with and without stop-gradient on `images`; return (runs, report) and write one figure to `out`.
+         out: str = "simsiam_demo.png", method: str = "simsiam"):
+    """Train a method on `images`, whole and without a part; return (runs, report) and write one figure to `out`.
 
     `images` is what `load_images` takes: textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER."""
     from .checks import check_writable, one_of, pick_device
-    from .encoders import resnet
     from .figures import draw_report
     from .images import load_images
     from .report import report, spectra
-    from .simsiam import SimSiam
     from .training import fit
     from .views import make_views
 
+    chosen = arms(method)
     one_of("--out: ending", Path(out).suffix, ENDINGS)
     figure_path = check_writable(out, "--out")
     pick_device(device)
@@ -41,13 +60,13 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
     print(f"{train.name}: {len(train):,} images to learn from, {len(test):,} to test on, {train.shape}"
           f"{'; no labels, so no probes' if train.labels is None else ''}")
     runs = {}
-    for name, stop_gradient in ARMS.items():
+    for name, recipe in chosen.items():
         print(f"\n{name}")
-        backbone = resnet(width, (1, 1, 1), stem="stride2", channels=train.shape[0], seed=seed)
-        method = SimSiam(backbone, stop_gradient=stop_gradient, dim=256, layers=2, seed=seed)
-        # deviation: base lr 0.2, not the paper's 0.05, because 300 steps must do the work of 100 epochs
-        runs[name] = fit(method, train, views, steps=steps, batch=min(256, len(train)), base_lr=0.2, seed=seed,
-                         every=10, device=device)
+        recipe = recipe.but(width=width, steps=steps, batch=_batch(recipe.batch, len(train)))
+        net = recipe.build(seed, channels=train.shape[0], shape=train.shape, n=len(train))
+        runs[name] = fit(net, train, views, steps=steps, batch=recipe.batch, base_lr=recipe.base_lr,
+                         momentum=recipe.momentum, weight_decay=recipe.weight_decay, warmup=recipe.warmup,
+                         optimiser=recipe.optimiser, seed=seed, every=10, device=device)
         if runs[name].status != "done":
             raise KeyboardInterrupt
     bank, queries = train[:BANK], test[:BANK]
@@ -118,6 +137,8 @@ def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs
 
 
 def _parse_demo(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--method", default="simsiam",
+                     help="simsiam, byol, directpred, simclr, mocov2, mocov3, swav or dino")
     one.add_argument("--images", default="textures", metavar="WHAT",
                      help="textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER")
     one.add_argument("--steps", type=int, default=300, help="optimiser steps of each run")
@@ -148,7 +169,7 @@ def _parse_reproduce(one: argparse.ArgumentParser) -> None:
                      help="keep the backbones of this claim's runs with seed 0, 8 bits a weight")
 
 
-COMMANDS = {"demo": (_parse_demo, "SimSiam with and without stop-gradient: a table and a figure"),
+COMMANDS = {"demo": (_parse_demo, "a method whole, and without a part that it needs: a table and a figure"),
             "claims": (_parse_claims, "the papers' claims, and what our records say of them"),
             "reproduce": (_parse_reproduce, "make the records that the claims ask for")}
 

@@ -119,9 +119,10 @@ def draw_report(runs: dict, spectra: dict):
     colours = dict(zip(runs, SERIES)) | {"untrained": GREY}
     for ax, key in ((left, "loss"), (middle, "std")):
         draw_curves(ax, {name: run.curve(key) for name, run in runs.items()}, colours, label=ax is left)
-    reference(left, -1, "−1: the lowest there is", below=True)
+    if cosine := max(run.curve("loss")[1][0] for run in runs.values()) < 0.1:       # no other loss begins so low
+        reference(left, -1, "−1: the lowest there is", below=True)
     reference(middle, 1, "1: as spread out as can be")
-    left.set(xlabel="step", title="Loss", ylim=(-1.15, 0.1))
+    left.set(xlabel="step", title="Loss", ylim=(-1.15, 0.1) if cosine else (None, None))
     middle.set(xlabel="step", title="std·√d of the output z", ylim=(0, 1.15))
     draw_spectra(right, {name: sigma.cpu() for name, sigma in spectra.items()}, colours)
     right.set(title="Spectrum of the backbone's features", ylim=(1e-3, 1.5))

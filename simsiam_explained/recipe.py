@@ -165,9 +165,9 @@ class Recipe:
         name = getattr(self, what)
         return find(name)(*first, **dict(getattr(self, of)), **{k: v for k, v in known.items() if k in _takes(name)})
 
-    def build(self, seed: int = 0) -> nn.Module:
-        """Return the method with the first weights of `seed`, on the CPU."""
-        return self._made("method", "parts", seed, self._made("backbone", "net", seed))
+    def build(self, seed: int = 0, **known) -> nn.Module:
+        """Return the method with the first weights of `seed`, on the CPU. known: channels, shape, n of other images."""
+        return self._made("method", "parts", seed, self._made("backbone", "net", seed, **known), **known)
 
     def batches(self, seed: int = 0, images=None) -> Iterable:
         """Return the order of the run of `seed`: batches of image numbers. A sorted stream needs the training images."""

@@ -35,6 +35,12 @@ def test_demo_on_an_archive_prints_the_table_and_writes_the_figure(archive, tmp_
         assert figure.size[0] > 500
 
 
+@pytest.mark.parametrize("method", ["byol", "DirectPred", "simclr", "MoCo-v2", "moco_v3", "swav", "dino"])
+def test_demo_of_every_method(method, archive, tmp_path):
+    runs, table = cli.demo(str(archive), steps=2, width=2, out=tmp_path / "f.png", method=method)
+    assert list(table.index) == ["untrained", *cli.arms(method)] and len(runs) >= 2 and table["kNN"].notna().all()
+
+
 def test_demo_on_a_folder(tmp_path):
     random = np.random.default_rng(0)
     for label in "ab":
@@ -43,7 +49,7 @@ def test_demo_on_a_folder(tmp_path):
             Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
                 tmp_path / "pictures" / label / f"{i}.png")
     runs, table = cli.demo(str(tmp_path / "pictures"), steps=2, width=2, out=tmp_path / "f.png")
-    assert list(table.index) == ["untrained", *cli.ARMS] and table["kNN"].notna().all()
+    assert list(table.index) == ["untrained", *cli.arms()] and table["kNN"].notna().all()
     assert all(run.step == 2 for run in runs.values())
 
 
@@ -51,6 +57,7 @@ def test_demo_on_a_folder(tmp_path):
     (["--images", "texture"], "textures"), (["--images", "nowhere/mine.npz"], "nowhere"), (["--steps", "0"], "steps"),
     (["--device", "gpu"], "cpu"), (["--out", "no/such/folder/f.png"], "no/such/folder"), (["--width", "0"], "width"),
     (["--out", "."], "ending"), (["--out", "f.xyz"], "'.xyz', expected one of '.jpg'"), (["--seed", "-1"], "seed: got -1"),
+    (["--method", "simclear"], "simclr"),
 ])
 def test_a_bad_argument_is_one_line_that_names_it(argument, word, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
