@@ -166,7 +166,7 @@ CLAIMS += [
     _exact("5", "A constant with a little noise has a low AUC and no std, a line AUC 1 and full std.", "eq. 1 and 2",
            f"{_METRIC}std_and_spectrum_are_blind_to_each_others_collapse"),
     _exact("8", "The singular values from the Gram matrix are those of the SVD.", "derived",
-           f"{_METRIC}gram_spectrum_equals_the_svd[300-20-True]"),
+           f"{_METRIC}gram_spectrum_equals_the_svd"),
 ]
 
 # %% ../nbs/18_partial_collapse.ipynb #7b78d7f1
