@@ -241,7 +241,10 @@ CLAIMS = [
     _code_claim("6-features", "And its features stay behind.", "DINO App. B", "collapse", _NO_SHARES,
                 Lower("kNN", *_NO_SHARES, "SwAV"), scales=_ALL, priority=2),
     _code_claim("6-batch", "One softmax over the batch is enough to avoid it.", "DINO App. B", "no collapse", _ONE_ROUND,
-                Collapses(*_ONE_ROUND, "SwAV", holds=False), scales=_HERE),
+                Collapses(*_ONE_ROUND, "SwAV", holds=False), scales=_HERE)]
+
+# %% ../nbs/15_codes.ipynb #f7fb5e57
+CLAIMS += [
     _code_claim("7", "Without centring DINO's codes become one-hot and all alike: no loss is left, and the output collapses.",
                 "DINO §5.3, Fig. 7", "0.1", _NO_CENTRE, Between("loss", *_NO_CENTRE, -0.01, 0.1),
                 Collapses(*_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
