@@ -179,5 +179,4 @@ CLAIMS += [
           {"full": {"steps": 19_400}}, priority=8),
     Claim("simsiam-23", "Under kNN the backbone's features beat the projector's outputs.", "re-implementations", "–",
           {_OUR: {}}, (Lower("projector kNN", _OUR, _OUR, "kNN"),), priority=2),
-    Claim("simsiam-20", "SimCLR gains nothing from a predictor, nor from a stop-gradient besides.", "§6.2", "66.5, 66.4, 66.0"),
 ]
