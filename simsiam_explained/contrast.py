@@ -65,8 +65,20 @@ def _flag(what: str, given: bool) -> bool:
         raise TypeError(f"{what}: got {given!r}, expected True or False.")
     return given
 
-# %% ../nbs/14_negatives.ipynb #cf082abf
-class SimCLR(Siamese):
+# %% ../nbs/14_negatives.ipynb #92068abf
+class _Contrasting(Siamese):
+    """SimCLR's forward pass; its arguments stand below."""
+
+    def forward(self, *views: Tensor) -> Output:
+        """Return the Output for 2 views, each (B, C, H, W) float."""
+        check_views(views, 2)
+        z = [self.projector(self.backbone(x)) for x in views]   # one pass a view: BN statistics are per view
+        p = [self.predictor(x) for x in z]
+        t = torch.cat(z).detach() if self.stop_gradient else torch.cat(z)
+        return Output(nt_xent(torch.cat(p), t, self.temperature, self.normalise), *z, *p)
+
+# %% ../nbs/14_negatives.ipynb #944d1a9d
+class SimCLR(_Contrasting):
     """Chen et al. 2020, defaults as published. Besides: arguments of Siamese (layers, bn, predictor_hidden, …)."""
 
     def __init__(self, backbone: nn.Module, *,
@@ -91,16 +103,8 @@ class SimCLR(Siamese):
         self.temperature, self.head = _number("temperature", temperature, 1e-6), head
         self.stop_gradient, self.normalise = _flag("stop_gradient", stop_gradient), _flag("normalise", normalise)
 
-    def forward(self, *views: Tensor) -> Output:
-        """Return the Output for 2 views, each (B, C, H, W) float."""
-        check_views(views, 2)
-        z = [self.projector(self.backbone(x)) for x in views]   # one pass a view: BN statistics are per view
-        p = [self.predictor(x) for x in z]
-        t = torch.cat(z).detach() if self.stop_gradient else torch.cat(z)
-        return Output(nt_xent(torch.cat(p), t, self.temperature, self.normalise), *z, *p)
-
-# %% ../nbs/14_negatives.ipynb #c0a2c106
-_AT = {  # choice: temperature and rate by kNN on held-out training images, seeds 100 and up
+# %% ../nbs/14_negatives.ipynb #5048bd9a
+_AT = {  # choice: by kNN on held-out training images, seed 100; twice the small rate was within 0.01
     "live": {"method": "contrast.SimCLR", "dim": 64, "hidden": 64, "temperature": 0.5, "steps": 120},
     "small": {"method": "contrast.SimCLR", "dim": 64, "temperature": 0.2, "base_lr": 0.4},   # z as wide as the features
     "full": {"method": "contrast.SimCLR", "dim": 128, "hidden": 512, "temperature": 0.5, "base_lr": 0.12}}  # byol-15's
@@ -140,20 +144,35 @@ def info_nce(
         logits = torch.cat([positive, q @ negatives.mT], -1) / temperature
     return (logits.logsumexp(-1) - logits[..., 0]).mean(-1)
 
-# %% ../nbs/14_negatives.ipynb #cebce9f8
+# %% ../nbs/14_negatives.ipynb #d8d2c3ca
+def _whole(queue: int, keys: int) -> int:
+    """Return `queue` if it holds a whole number of steps' keys; otherwise ValueError."""
+    if queue % keys:
+        raise ValueError(f"queue: got {queue}, expected a multiple of the {keys} keys of a step, or 0 for none.")
+    return queue
+
+
 class _Queueing(WithTarget):
-    """What MoCo does in and between the steps; its arguments stand below."""
+    """How MoCo's keys are made and kept; its arguments stand below."""
 
     def keys(self, x: Tensor) -> Tensor:
-        """Return the keys (B, d) of views, unit vectors without gradient.
-
-        With split BN the key of an image is computed among other images than its query, or BN would give it away.
-        choice: a fixed exchange between the parts; which image stands where is random already."""
+        """Return the keys (B, d) of views, unit vectors without gradient; split BN sees them in other company."""
         at = torch.arange(len(x), device=x.device)
-        if self.shuffle and self.bn_groups > 1:
+        if self.shuffle and self.bn_groups > 1:   # choice: a fixed exchange; which image stands where is random already
             at = at.view(self.bn_groups, -1).mT.flatten()
         with torch.no_grad():
             return unit(self.target(x[at]))[at.argsort()]
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Let the key network follow, and put the newest keys in place of the oldest (`step` counts from 0)."""
+        super().after_step(step, steps)   # choice: after the step; MoCo's "before the next keys" is the same net
+        if len(self.queue):
+            at = step * len(self._fresh) % _whole(len(self.queue), len(self._fresh))
+            self.queue[at:at + len(self._fresh)] = self._fresh
+
+# %% ../nbs/14_negatives.ipynb #57a758aa
+class _Asking(_Queueing):
+    """MoCo's forward pass; its arguments stand below."""
 
     def forward(self, *views: Tensor) -> Output:
         """Return the Output for 2 views, each (B, C, H, W) float; z2 of the asymmetric loss are keys, its p2 is None."""
@@ -164,15 +183,6 @@ class _Queueing(WithTarget):
         loss = sum(info_nce(unit(q), k, self.temperature, queue) for q, k in zip(p, keys))
         self._fresh = torch.cat(keys)
         return Output(loss, *z, *p) if len(z) == 2 else Output(loss, z[0], keys[0], p[0], None)
-
-    def after_step(self, step: int, steps: int) -> None:
-        """Let the key network follow, and put the newest keys in place of the oldest (`step` counts from 0).
-
-        choice: MoCo moves the key network before it computes keys; moved after the step before, it is the same net."""
-        super().after_step(step, steps)
-        if len(self.queue):
-            at = step * len(self._fresh) % _whole(len(self.queue), len(self._fresh))
-            self.queue[at:at + len(self._fresh)] = self._fresh
 
 # %% ../nbs/14_negatives.ipynb #67f60dc0
 class SplitBN(nn.Module):
@@ -200,15 +210,8 @@ def split_bn(net: nn.Module, groups: int) -> nn.Module:
                 module.add_module(name, SplitBN(child, groups))
     return net
 
-# %% ../nbs/14_negatives.ipynb #d8d2c3ca
-def _whole(queue: int, keys: int) -> int:
-    """Return `queue` if it holds a whole number of steps' keys; otherwise ValueError."""
-    if queue % keys:
-        raise ValueError(f"queue: got {queue}, expected a multiple of the {keys} keys of a step, or 0 for none.")
-    return queue
-
-
-class MoCo(_Queueing):
+# %% ../nbs/14_negatives.ipynb #c26266ea
+class MoCo(_Asking):
     """MoCo v2 (Chen et al. 2020), defaults as published; v1: layers=1, temperature=0.07. Besides: of WithTarget."""
 
     def __init__(self, backbone: nn.Module, *,
@@ -225,7 +228,7 @@ class MoCo(_Queueing):
                          dim=dim, hidden=hidden, layers=layers, bn=bn, seed=seed, **parts)
         self.temperature, self.symmetric = _number("temperature", temperature, 1e-6), _flag("symmetric", symmetric)
         self.pairs = PAIRS["symmetric" if symmetric else "asymmetric"]
-        self.bn_groups, self.shuffle = positive("bn_groups", bn_groups), _flag("shuffle", shuffle)
+        self.bn_groups, self.shuffle, self._fresh = positive("bn_groups", bn_groups), _flag("shuffle", shuffle), None
         if bn_groups > 1:
             split_bn(self, bn_groups)
         size = positive("queue", queue) if queue else 0
@@ -233,7 +236,6 @@ class MoCo(_Queueing):
             _whole(size, len(self.pairs) * positive("batch", batch))
         start = torch.randn(size, dim, generator=torch.Generator().manual_seed(seed + 3))
         self.register_buffer("queue", unit(start))
-        self._fresh = None
 
 # %% ../nbs/14_negatives.ipynb #d4f54345
 _V1 = {  # MoCo v1's head; the rest at full scale from the authors' CIFAR-10 notebook (200 epochs of 97 batches)
