@@ -124,7 +124,8 @@ def draw_report(runs: dict, spectra: dict):
     reference(middle, 1, "1: as spread out as can be")
     left.set(xlabel="step", title="Loss", ylim=(-1.15, 0.1) if cosine else (None, None))
     middle.set(xlabel="step", title="std·√d of the output z", ylim=(0, 1.15))
-    draw_spectra(right, {name: sigma.cpu() for name, sigma in spectra.items()}, colours)
+    floor = {name: sigma.cpu().clamp_min(1e-3 * float(sigma[0])) for name, sigma in spectra.items()}  # labels stay inside
+    draw_spectra(right, floor, colours)
     right.set(title="Spectrum of the backbone's features", ylim=(1e-3, 1.5))
     return figure
 

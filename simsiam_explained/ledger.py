@@ -135,7 +135,7 @@ def _results(shelf: Shelf) -> str:
         said = [text for scale in reversed(SCALES) if (text := _runs_say(claim, shelf, scale))]
         exact, silent = exact + bool(claim.test), silent + (not said and not claim.test)
         if said:
-            lines.append(f"| {claim.sentence} `{claim.id}` | {claim.paper} ({claim.source}) | {'<br>'.join(said)} |")
+            lines.append(f"| {claim.sentence} `{claim.id}` | {claim.paper or '–'} ({claim.source}) | {'<br>'.join(said)} |")
     return "\n".join([*lines, "", f"{exact} further claims are exact and held by tests; {silent} are not tested yet."])
 
 
