@@ -195,8 +195,9 @@ def judge(claim: Claim, shelf: Shelf, scale: str) -> Verdict:
     word, conditions = decide(claim.rule, rows) if len(seeds) >= 3 else ("not tested", {})
     return Verdict(word, tuple(seeds), conditions, rows, _late(claim, runs))
 
-# %% ../nbs/07_evidence.ipynb #3f3e4771
-CHAPTERS = ("simsiam", "predictor", "ablations", "em", "byol", "dynamics")   # the modules that export CLAIMS, in reading order
+# %% ../nbs/07_evidence.ipynb #65eac2a0
+CHAPTERS = ("simsiam", "predictor", "ablations", "em", "byol", "dynamics", "contrast", "codes", "vit", "moco_v3", "partial",
+            "forecast", "orders")    # the modules that export CLAIMS, in reading order
 
 
 def claims(ids: Iterable[str] = ()) -> dict[str, Claim]:
