@@ -39,8 +39,7 @@ ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of w
     "rule_stale": ([0.25, 0.3], [0.87, 0.85], [0.95, 0.94]),          # 14: content with m = 0 and a queue, m = 0.99, m = 0 without
     "rule_places": ([0.7, 0.71], [0.5, 0.55], [0.76, 0.72], [0.65, 0.64]),   # 16: digits with places, without; textures without, with
     "rule_deep": ([{"loss": -0.64, "AUC": 0.86, "gain": 0.05}] * 2, [{"loss": -0.84, "AUC": 0.98, "gain": -0.02}] * 2),   # 18: chains
-    "rule_flattered": ([{"loss": -0.56, "AUC": 0.75, "contrast": 0.6}] * 2,
-                    [{"loss": -0.65, "AUC": 0.85, "contrast": 0.4}] * 2),   # 18: one block a stage, four
+    "rule_flattered": ([{"loss": -0.56, "AUC": 0.75}] * 2, [{"loss": -0.65, "AUC": 0.85}] * 2),   # 18: one block a stage, four
     "rule_peaks_early": ([29.6, 29.8], [25.9, 26.2], [0.2, 0.3]),     # 19: rank before, rank after, accuracy gained
     "rule_uniformity": ([-0.1, -0.3], [-2.1, -2.4], [-2.9, -3.3]),    # 19: no stop-gradient, SimSiam, contrastive
 }
