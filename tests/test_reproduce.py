@@ -333,12 +333,14 @@ def test_the_worst_exit_code_counts(tiny):
 
 
 def test_ctrl_c_keeps_the_state_of_the_run_and_the_same_command_goes_on(tiny_everywhere, made):
-    """The signal is real, and so are the processes: a parent and the two that it starts."""
+    """The signal is real, and so are the processes: a parent and the two that it starts. They hear it even where these
+    tests run in the background of a shell, which has its children ignore Ctrl-C."""
     site = tiny_everywhere / "site" / "sitecustomize.py"
     site.write_text(site.read_text().replace("steps=4", "steps=20_000"))       # a minute, should the signal be lost
     command = [sys.executable, "-m", "simsiam_explained.cli", "reproduce", "simsiam-9", "--scale", "small", "--seeds",
                "1", "--jobs", "2", "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     soon = time.monotonic() + 100
     try:
         while len(list(tiny_everywhere.rglob("*.origin"))) < 2 and time.monotonic() < soon:    # both begin to train
@@ -348,6 +350,7 @@ def test_ctrl_c_keeps_the_state_of_the_run_and_the_same_command_goes_on(tiny_eve
         out, err = process.communicate(timeout=100)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130 and err.count("interrupted") == 3 and "Traceback" not in err, err
     assert out.count("interrupted; the same command goes on") == 2, out
     kept = sorted((tiny_everywhere / "cache" / "runs").glob("*.ckpt"))
