@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from nets import Pixels
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,19 +18,6 @@ from simsiam_explained.recipe import base
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import Plan, fit, make_optimiser, set_lr
 from simsiam_explained.views import make_views
-
-
-class Pixels(nn.Module):
-    """A backbone of one linear layer: small enough for exact gradients."""
-
-    def __init__(self, d=12, seed=0):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layer = nn.Linear(3 * 4 * 4, d)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
 
 
 SMALL = dict(dim=8, hidden=10, predictor_hidden=6, shape=(3, 4, 4))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from nets import Pixels
 from torch.nn import functional as F
 
 from simsiam_explained.codes import DINO, Prototypes, SwAV, entropies, sinkhorn, swapped_loss, use_of
@@ -12,19 +12,6 @@ from simsiam_explained.encoders import resnet
 from simsiam_explained.images import textures
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
-
-
-class Pixels(nn.Module):
-    """A backbone of one linear layer: small enough for exact gradients."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.layer = nn.Linear(3 * 4 * 4, 12)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
 
 
 SMALL = dict(prototypes=7, dim=8, hidden=10, shape=(3, 4, 4))

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from nets import Pixels
 from torch import nn
 from torch.nn import functional as F
 
 from simsiam_explained.byol import BYOL, byol_loss, ema
-from simsiam_explained.contrast import CLAIMS, MoCo, SimCLR, SplitBN, info_nce, nt_xent, split_bn, unit
+from simsiam_explained.contrast import MoCo, SimCLR, SplitBN, info_nce, nt_xent, split_bn, unit
 from simsiam_explained.dynamics import integrate
 from simsiam_explained.encoders import resnet, summary
 from simsiam_explained.images import textures
@@ -19,19 +20,6 @@ from simsiam_explained.repulsion import (Repelled, alive_limit, follow_toy, prod
 from simsiam_explained.switches import Switches
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
-
-
-class Pixels(nn.Module):
-    """A backbone of one linear layer: small enough for exact gradients."""
-
-    def __init__(self, d=12, seed=0):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layer = nn.Linear(3 * 4 * 4, d)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
 
 
 SHAPE = dict(shape=(3, 4, 4))

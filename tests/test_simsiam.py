@@ -1,23 +1,11 @@
 """SimSiam's exact claims (numbers of the paper's sections in the test names' docstrings) and its refusals."""
 import pytest
 import torch
+from nets import Pixels
 from torch import nn
 from torch.nn import functional as F
 
 from simsiam_explained.simsiam import PAIRS, D, SimSiam, cross_entropy
-
-
-class Pixels(nn.Module):
-    """A backbone of one linear layer: small enough for exact gradients."""
-
-    def __init__(self, d=12, seed=0):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layer = nn.Linear(3 * 4 * 4, d)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
 
 
 def small(device, **switches):
