@@ -15,7 +15,6 @@ from .memory import whole_file
 from .recipe import Recipe, base, flops
 from .records import machine, plain, records_dir
 from .training import fit
-from .views import make_views
 
 __all__ = ["CASES", "pilot", "pilot_of", "gains"]
 
@@ -31,7 +30,7 @@ def _noise(recipe: Recipe) -> Images:
 
 def _views_share(recipe: Recipe, images: Images, device: torch.device, speed: float) -> float:
     """Return the share of a training step that is spent on drawing the two views."""
-    views, pixels = make_views(recipe.views), images.pixels[:recipe.batch].to(device)
+    views, pixels = recipe.make_views(), images.pixels[:recipe.batch].to(device)
     generator = torch.Generator(device).manual_seed(0)
     for repeats in (2, 10):                          # the first time warms up
         began = time.perf_counter()
@@ -45,7 +44,7 @@ def _case(recipe: Recipe, device: torch.device, compile: bool) -> dict:
     """Return what one case measures; NaN, and why, if it cannot run here (no compiler, too little memory)."""
     images, steps = _noise(recipe), recipe.steps
     try:
-        run = fit(recipe.build(), images, make_views(recipe.views), steps=steps, batch=recipe.batch, device=device,
+        run = fit(recipe.build(), images, recipe.make_views(), steps=steps, batch=recipe.batch, device=device,
                   base_lr=recipe.base_lr, autocast=recipe.autocast, compile=compile, every=max(1, steps // 2),
                   progress=False)
     except RuntimeError as fault:

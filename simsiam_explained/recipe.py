@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .checks import one_of, positive
 from .memory import in_eval
 from .training import OPTIMISERS
-from .views import make_views
+from .views import Views, make_views
 
 __all__ = ["SCHEMA", "PARTS", "SCALES", "Recipe", "base", "find", "arguments", "flops", "seconds"]
 
@@ -168,6 +168,10 @@ class Recipe:
     def build(self, seed: int = 0, **known) -> nn.Module:
         """Return the method with the first weights of `seed`, on the CPU. known: channels, shape, n of other images."""
         return self._made("method", "parts", seed, self._made("backbone", "net", seed, **known), **known)
+
+    def make_views(self) -> Views:
+        """Return its views, of the size of its images; the papers' 224 pixels are ImageNet's."""
+        return make_views(self.views, size=None, **dict(self.augment))
 
     def batches(self, seed: int = 0, images=None) -> Iterable:
         """Return the order of the run of `seed`: batches of image numbers. A sorted stream needs the training images."""

@@ -23,7 +23,7 @@ from .recipe import SCHEMA, Recipe, flops
 from .records import Record, code_version, commit, digest, forget_peak, machine, peak_memory, thin
 from .report import judge_net
 from .training import Plan, fit
-from .views import Views, make_views
+from .views import Views
 
 __all__ = ["run_recipe", "score", "say"]
 
@@ -152,7 +152,7 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
     forget_peak(place)
     rules = {claim.id: claim.rule_hash for claim in claims_of}
     train, test, data = _data(recipe.images, recipe.n, recipe.size, str(place))
-    views = make_views(recipe.views, **dict(recipe.augment))
+    views = recipe.make_views()
     begins = untrained(recipe.build(seed).to(place), train, views)
     start, before, took = _figures_before(begins, data, train, test, views)
     ends -= 1.3 * took                            # the same probes come once more at the end
@@ -185,6 +185,6 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
 def score(backbone: nn.Module, recipe: Recipe, device: str = "auto") -> float:
     """Return the kNN accuracy of `backbone` by the protocol of all records, on the images of `recipe`."""
     train, test, _ = _data(recipe.images, recipe.n, recipe.size, str(pick_device(device)))
-    views = make_views(recipe.views, **dict(recipe.augment))
+    views = recipe.make_views()
     bank, asked = features(backbone, train, views), features(backbone, test, views)
     return knn(bank, train.labels, asked, test.labels, k=_neighbours(train))

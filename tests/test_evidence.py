@@ -254,7 +254,7 @@ def test_every_arm_can_be_built():
         for recipe in nets.values():
             assert {"backbone", "projector", "predictor"} <= set(dir(recipe.build()))
     for recipe in asked:
-        assert make_views(recipe.views, **dict(recipe.augment)) and recipe.batches(0)
+        assert recipe.make_views() and recipe.batches(0)
 
 
 # ---- an exact claim of the paper

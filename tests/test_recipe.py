@@ -13,7 +13,7 @@ from simsiam_explained import evidence, probes, runs
 from simsiam_explained.images import cache_dir, load_images
 from simsiam_explained.recipe import (PARTS, SCALES, SCHEMA, SHAPES, Recipe, arguments, base, find, flops, seconds)
 from simsiam_explained.training import Plan, shuffled
-from simsiam_explained.views import make_views
+from simsiam_explained.views import RECIPES, make_views
 
 PINNED = Path(__file__).with_name("defaults.json")
 OTHERS = {"images": "textures", "views": "simsiam", "backbone": "encoders.mlp", "method": "simsiam.Siamese",
@@ -59,6 +59,19 @@ def test_arguments_of_two_defaults_change_the_key_as_well():
     first = Recipe(views="byol")            # its two views blur and solarise differently
     keys = {replace(first, augment={name: value}).key for name in ("blur_p", "solarise_p") for value in (0.0, 0.5, 1.0)}
     assert len(keys | {first.key}) == 7
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_views_are_as_large_as_the_images_of_the_recipe(name):
+    """BYOL's own are 224 pixels wide; of CIFAR-10 they would be 49 times as dear, and no sharper."""
+    for size in (None, 16):
+        recipe = Recipe(views=name, size=size)
+        xs = recipe.make_views()(torch.zeros(2, *recipe.shape, dtype=torch.uint8), torch.Generator().manual_seed(0))
+        assert [tuple(x.shape) for x in xs] == [(2, *recipe.shape)] * 2
+
+
+def test_views_have_what_a_recipe_changes():
+    assert Recipe(views="byol", augment={"blur_p": 0.5}).make_views() == make_views("byol", size=None, blur_p=0.5)
 
 
 def test_a_new_neutral_field_keeps_old_keys():

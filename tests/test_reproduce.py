@@ -70,7 +70,7 @@ def test_a_run_becomes_a_whole_record(made, folders):
 def test_the_figures_are_of_the_last_step_and_of_before_the_first(made):
     made, method = made
     train, test, _ = runs._data(TINY.images, TINY.n, TINY.size, "cpu")
-    views = runs.make_views(TINY.views)
+    views = TINY.make_views()
     last, _ = runs._figures(method, train, test, views)
     assert last["kNN"] == made.final["kNN"] and last["std"] == made.final["std"]
     start, _ = runs._figures(runs.untrained(TINY.build(0), train, views), train, test, views)
@@ -124,7 +124,7 @@ def test_a_look_at_a_net_that_has_overflowed_does_not_raise():
     net = TINY.build()
     with torch.no_grad():
         next(net.parameters()).fill_(math.nan)
-    assert all(math.isnan(v) for v in runs._watch(train, test, runs.make_views(TINY.views))(net).values())
+    assert all(math.isnan(v) for v in runs._watch(train, test, TINY.make_views())(net).values())
 
 
 # ---- the queue
