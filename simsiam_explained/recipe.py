@@ -24,7 +24,8 @@ SCHEMA = 1      # of recipes and records; a changed default, or a changed meanin
 PARTS = {"net": "backbone", "parts": "method", "augment": "views", "stream": "order"}   # arguments, and of what
 GIVEN = ("backbone", "seed", "channels", "shape", "n", "batch", "steps", "images")      # by the run, not by a recipe
 SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "stl10": (5_000, 3, 96),
-          "textures": (8_000, 1, 32), "digits": (1_438, 1, 32)}                         # images, channels, side
+          "textures": (8_000, 1, 32), "mosaics": (8_000, 1, 32), "digits": (1_438, 1, 32)}   # images, channels, side
+ENDLESS = ("textures", "mosaics")       # made: as many as are asked for
 
 
 def find(name: str) -> Callable:
@@ -77,12 +78,25 @@ def _changes(part: str, name: str, given: Mapping | Iterable) -> tuple:
     return tuple(sorted(found.items()))
 
 
+def _check_unlabelled(recipe: Recipe) -> None:
+    """ValueError if the set `recipe.unlabelled` cannot be trained on besides; another side is resampled."""
+    other = one_of("recipe: unlabelled", recipe.unlabelled, [name for name in SHAPES if name != recipe.images])
+    if SHAPES[other][1] != recipe.shape[0]:
+        raise ValueError(f"recipe: unlabelled: {other} has {SHAPES[other][1]} channels, {recipe.images} "
+                         f"{recipe.shape[0]}; one net cannot take both.")
+    by = dict(recipe.stream).get("by", "chance")
+    if by != "chance":
+        raise ValueError(f"recipe: by: got {by!r}, but the images of {other} come without labels and factors; "
+                         "leave out `by`, or `unlabelled`.")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run, except its seed. Defaults: SimSiam on CIFAR-10 as in its App. D, 100 epochs."""
     images: str = "cifar10"
     n: int | None = None                 # at most so many training images; None: all
     size: int | None = None              # resampled to so many pixels a side; None: as they are
+    unlabelled: str = ""                 # another set, whose training images are all trained on besides, without labels
     views: str = "cifar"
     augment: Mapping = ()                # arguments of make_views(views, …), of
     backbone: str = "encoders.resnet"
@@ -109,12 +123,14 @@ class Recipe:
         one_of("recipe: optimiser", self.optimiser, OPTIMISERS)
         for name in ("steps", "batch", *(name for name in ("n", "size") if getattr(self, name) is not None)):
             positive(f"recipe: {name}", getattr(self, name))
-        if self.n == all_images or self.n and self.n > all_images and self.images != "textures":   # these have no end
+        if self.n == all_images or self.n and self.n > all_images and self.images not in ENDLESS:
             object.__setattr__(self, "n", None)
         if self.size == side:
             object.__setattr__(self, "size", None)
         for part, of in PARTS.items():
             object.__setattr__(self, part, _changes(part, getattr(self, of), getattr(self, part)))
+        if self.unlabelled:
+            _check_unlabelled(self)
 
     @property
     def key(self) -> str:
@@ -124,8 +140,8 @@ class Recipe:
 
     @property
     def count(self) -> int:
-        """The number of training images."""
-        return self.n or SHAPES[self.images][0]
+        """The number of training images, those of `unlabelled` among them."""
+        return (self.n or SHAPES[self.images][0]) + (SHAPES[self.unlabelled][0] if self.unlabelled else 0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -235,7 +251,8 @@ def _described(r: Recipe) -> str:
     bn = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in method.modules())
     lines = {
         f"recipe {r.key}": f"{r.method}, {_said(r.parts)}",
-        "images": f"{r.count:,} of {r.images}, {'×'.join(map(str, r.shape))}; order {r.order} {_said(r.stream)}",
+        "images": f"{r.count:,} of {r.images}{' and, unlabelled, ' * bool(r.unlabelled)}{r.unlabelled}, "
+                  f"{'×'.join(map(str, r.shape))}; order {r.order} {_said(r.stream)}",
         "views": f"{method.views_per_image} of each image, recipe {r.views} {_said(r.augment)}",
         "net": f"{r.backbone}, {_said(r.net)}",
         "weights": f"{_said(weights.items())}; {frozen:,} frozen",

@@ -45,6 +45,15 @@ def _data(images: str, n: int | None, size: int | None, device: str) -> tuple[Im
     return train, test, digest(train.pixels)
 
 
+def _joined(recipe: Recipe, train: Images, data: str) -> tuple[Images, str]:
+    """Return (the images of the training steps, their hash): `train`, and behind them those of `recipe.unlabelled`."""
+    if not recipe.unlabelled:
+        return train, data
+    more, _, _ = _data(recipe.unlabelled, None, recipe.shape[1], str(train.pixels.device))
+    pixels = torch.cat([train.pixels, more.pixels])
+    return Images(pixels, name=f"{train.name} and {more.name}"), digest(pixels)
+
+
 def _watch(train: Images, test: Images, views: Views):
     """Return the function that `fit` calls to look at the spectrum and at kNN, on a part of the images."""
     bank, asked = train[:BANK], test[:QUERIES]
@@ -60,13 +69,13 @@ def _watch(train: Images, test: Images, views: Views):
     return look
 
 
-def _train(recipe: Recipe, seed: int, train: Images, test: Images, views: Views, device: torch.device,
+def _train(recipe: Recipe, seed: int, images: Images, views: Views, look: Callable, device: torch.device,
            compile: bool, ends: float, checkpoint: Path | None) -> Run:
     """Return the run of `recipe`: done, stopped (at the time `ends`), or diverged. It goes on from its `checkpoint`."""
     every, plan = max(1, recipe.steps // LOOKS), {name: getattr(recipe, name) for name in PLAN}
     try:
-        return fit(recipe.build(seed), train, views, **plan, seed=seed, order=recipe.batches(seed, train), device=device,
-                   autocast=recipe.autocast, compile=compile, every=every, evaluate=_watch(train, test, views),
+        return fit(recipe.build(seed), images, views, **plan, seed=seed, order=recipe.batches(seed, images),
+                   device=device, autocast=recipe.autocast, compile=compile, every=every, evaluate=look,
                    limit=max(ends - time.monotonic(), 1e-3), progress=False,
                    checkpoint=checkpoint, save_every=every if checkpoint else None,
                    resume=checkpoint if checkpoint and checkpoint.is_file() else None)
@@ -152,11 +161,12 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
     forget_peak(place)
     rules = {claim.id: claim.rule_hash for claim in claims_of}
     train, test, data = _data(recipe.images, recipe.n, recipe.size, str(place))
+    images, seen = _joined(recipe, train, data)
     views = recipe.make_views()
     begins = untrained(recipe.build(seed).to(place), train, views)
     start, before, took = _figures_before(begins, data, train, test, views)
     ends -= 1.3 * took                            # the same probes come once more at the end
-    train_it = partial(_train, recipe, seed, train, test, views, place, compile, ends)
+    train_it = partial(_train, recipe, seed, images, views, _watch(train, test, views), place, compile, ends)
     run, origin = _from_its_start(train_it, checkpoint and Path(checkpoint), rules)
     if run.status == "stopped" and time.monotonic() < ends:
         raise KeyboardInterrupt
@@ -176,7 +186,7 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
     start["loss"] = run.curve("loss")[1][0] if "loss" in run.history else math.nan
     return Record(
         schema=SCHEMA, key=recipe.key, recipe=recipe.whole(), seed=seed, status=status, final=final, untrained=start,
-        seeds={"init": seed, "order": seed, "views": seed}, spectra=spectra, data=data, flops=flops(recipe),
+        seeds={"init": seed, "order": seed, "views": seed}, spectra=spectra, data=seen, flops=flops(recipe),
         curves={name: thin([list(point) for point in curve]) for name, curve in run.history.items()},
         machine=machine(place) | ({"compile": True} if compile else {}), wall=run.seconds, digest=digest(run.method),
         images_per_second=run.images_per_second, peak_memory=peak_memory(place), **origin), run.method

@@ -17,7 +17,8 @@ from simsiam_explained.views import RECIPES, make_views
 
 PINNED = Path(__file__).with_name("defaults.json")
 OTHERS = {"images": "textures", "views": "simsiam", "backbone": "encoders.mlp", "method": "simsiam.Siamese",
-          "order": "training.lr_at", "autocast": "bfloat16", "optimiser": "lars", "n": 100, "size": 8}
+          "order": "training.lr_at", "autocast": "bfloat16", "optimiser": "lars", "n": 100, "size": 8,
+          "unlabelled": "cifar100"}
 
 
 def another(value):
@@ -121,6 +122,16 @@ def test_more_textures_than_usual_are_another_recipe():
     assert Recipe("textures", n=9000).count == 9000 and Recipe("textures", n=9000).key != Recipe("textures").key
 
 
+def test_unlabelled_images_are_counted_and_nothing_else_of_the_recipe_changes():
+    joined = Recipe(n=1000, unlabelled="cifar100")
+    assert joined.count == 51_000 and joined.n == 1000 and joined.batches(2) == shuffled(51_000, 512, 2)
+    assert joined.key != Recipe(n=1000).key == Recipe(n=1000, unlabelled="").key == joined.but(unlabelled="").key
+    assert Recipe(unlabelled="stl10").shape == (3, 32, 32)                  # resampled to the side of the others
+    assert "51,000 of cifar10 and, unlabelled, cifar100, 3×32×32" in str(joined)
+    single = Recipe(unlabelled="cifar100", order="orders.single_pass")      # chunks of both
+    assert len(single.batches(0).ordering) == 100_000 and len(single.batches(0)) == single.steps
+
+
 def defaults():
     """All defaults that the key of a recipe leaves out, and the protocol that its figures are measured by."""
     named = {(part, getattr(recipe, of)) for claim in evidence.claims().values() for scale in claim.scales
@@ -158,6 +169,10 @@ def test_no_default_has_changed_within_a_schema():
     ({"net": {"widht": 8}}, ValueError, "'widht'.*did you mean 'width'"),
     ({"views": "imagenet"}, ValueError, "imagenet"),
     ({"parts": {"stop_gradient": 1}}, TypeError, "stop_gradient of simsiam.SimSiam: got 1, expected a bool"),
+    ({"unlabelled": "cifar"}, ValueError, "unlabelled: got 'cifar'.*cifar100"),
+    ({"unlabelled": "cifar10"}, ValueError, "unlabelled: got 'cifar10', expected one of 'cifar100'"),   # it is there already
+    ({"unlabelled": "textures"}, ValueError, "textures has 1 channels, cifar10 3"),
+    ({"unlabelled": "cifar100", "order": "orders.single_pass", "stream": {"by": "class"}}, ValueError, "by: got 'class'"),
     ({"net": {"width": True}}, TypeError, "expected a int"), ({"parts": {"seed": 1}}, ValueError, "'seed'"),
     ({"method": "simsiam.SimSam"}, ValueError, "no 'simsiam.SimSam'"),
     ({"backbone": "resnet"}, ValueError, "module.name"),
@@ -203,7 +218,7 @@ def test_the_order_is_that_of_fit():
     assert order == shuffled(96, 16, 3) and order != shuffled(96, 16, 4)
 
 
-@pytest.mark.parametrize("images", ["textures", "digits", *(pytest.param(name, marks=pytest.mark.skipif(
+@pytest.mark.parametrize("images", ["textures", "mosaics", "digits", *(pytest.param(name, marks=pytest.mark.skipif(
     not (cache_dir() / f"{name}.npz").is_file() and not (cache_dir() / f"{name}-train.npz").is_file(),
     reason=f"{name} is not in {cache_dir()}")) for name in ("cifar10", "cifar100", "stl10"))])
 def test_the_numbers_of_images_are_right(images):

@@ -17,10 +17,13 @@ from filelock import FileLock
 
 from simsiam_explained import evidence, records, reproduce, runs
 from simsiam_explained.evidence import Claim, Lower, claims
+from simsiam_explained.images import from_tensor, load_images
 from simsiam_explained.memory import load_checkpoint, save_checkpoint
 from simsiam_explained.records import Shelf, code_version, read_record, read_shelf, records_dir, write_record
 from simsiam_explained.reproduce import in_processes, missing, queue, verify
 from simsiam_explained.runs import run_recipe
+from simsiam_explained.training import fit, shuffled
+from simsiam_explained.views import make_views
 
 
 @pytest.fixture
@@ -125,6 +128,23 @@ def test_a_look_at_a_net_that_has_overflowed_does_not_raise():
     with torch.no_grad():
         next(net.parameters()).fill_(math.nan)
     assert all(math.isnan(v) for v in runs._watch(train, test, TINY.make_views())(net).values())
+
+
+def test_unlabelled_images_are_trained_on_and_seen_by_no_probe(made):
+    """The weights are those of a plain fit on all pixels; what is probed, settled and measured is what it was before."""
+    recipe, views = TINY.but(unlabelled="digits"), make_views("textures")
+    joined, method = run_recipe(recipe, 0, device="cpu")
+    train, test = load_images("textures", n=TINY.n, size=TINY.size)
+    pixels = torch.cat([train.pixels, load_images("digits", size=TINY.size)[0].pixels])
+    plain = fit(recipe.build(0), from_tensor(pixels), views, order=shuffled(96 + 1438, 16, 0), device="cpu",
+                autocast="float32", progress=False, **{name: getattr(recipe, name) for name in runs.PLAN})
+    assert joined.digest == records.digest(plain.method) != made[0].digest and joined.data == records.digest(pixels)
+    assert {k: v for k, v in joined.untrained.items() if k != "loss"} == {
+        k: v for k, v in made[0].untrained.items() if k != "loss"}
+    row, _ = runs._figures(plain.method, train, test, views)
+    assert {k: joined.final[k] for k in row} == row
+    last = runs._watch(train, test, views)(method)
+    assert {name: joined.curves[name][-1][1] for name in last} == last
 
 
 # ---- the queue
