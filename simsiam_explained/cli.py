@@ -40,7 +40,7 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
          out: str = "simsiam_demo.png", method: str = "simsiam"):
     """Train a method on `images`, whole and without a part; return (runs, report) and write one figure to `out`.
 
-    `images` is what `load_images` takes: textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER."""
+    `images` is what `load_images` takes: textures, mosaics, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER."""
     from .checks import check_writable, one_of, pick_device
     from .figures import draw_report
     from .images import load_images
@@ -53,7 +53,7 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
     figure_path = check_writable(out, "--out")
     pick_device(device)
     train, test = load_images(images, seed=seed, device="cpu")
-    views = make_views("textures" if images in ("textures", "digits") else "cifar", size=train.shape[-1])
+    views = make_views("textures" if images in ("textures", "mosaics", "digits") else "cifar", size=train.shape[-1])
     if min(len(train), len(test)) < 2:
         raise ValueError(f"--images: {images} gives {len(train)} to learn from and {len(test)} to test on, expected 2 "
                          "of each at the least; give more images.")
@@ -140,7 +140,7 @@ def _parse_demo(one: argparse.ArgumentParser) -> None:
     one.add_argument("--method", default="simsiam",
                      help="simsiam, byol, directpred, simclr, mocov2, mocov3, swav or dino")
     one.add_argument("--images", default="textures", metavar="WHAT",
-                     help="textures, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER")
+                     help="textures, mosaics, digits, cifar10, cifar100, stl10, FILE.npz or FOLDER")
     one.add_argument("--steps", type=int, default=300, help="optimiser steps of each run")
     one.add_argument("--width", type=int, default=16, help="channels of the ResNet's first stage")
     one.add_argument("--seed", type=int, default=0)

@@ -315,11 +315,11 @@ def _downloaded(name: str, split: str, root, device) -> Images:
 
 # %% ../nbs/01_images.ipynb #ca0a50d4
 def load_images(
-    what="textures",                    # textures, digits, cifar10, cifar100, stl10, FILE.npz or a folder
+    what="textures",                    # textures, mosaics, digits, cifar10, cifar100, stl10, FILE.npz or a folder
     *,
-    n: int | None = None,               # at most n training and n // 4 test images; None = all (textures: 8,000)
-    size: int | None = None,            # resampled to this side; None = as they are (textures, digits, folders: 32)
-    seed: int = 0,                      # of the textures, and of which n
+    n: int | None = None,               # at most n training and n // 4 test images; None = all (made ones: 8,000)
+    size: int | None = None,            # resampled to this side; None = as they are (made ones, digits, folders: 32)
+    seed: int = 0,                      # of the made ones, and of which n
     device="cpu",
 ) -> tuple[Images, Images]:
     """Return (train, test). What has no test part is split 80 : 20, always alike; ValueError for an unknown name."""
@@ -327,9 +327,11 @@ def load_images(
     if not isinstance(what, (str, os.PathLike)):
         raise TypeError(f"images: got {type(what).__name__}, expected a name, a file or a folder; from_tensor takes "
                         "pixels.")
-    if what == "textures":
-        count = n or 8_000
-        images = textures(count + max(1, count // 4), size or 32, seed=seed)
+    if what in ("textures", "mosaics"):
+        from simsiam_explained.mosaics import mosaics         # here, since it is made of these textures
+
+        make, count = {"textures": textures, "mosaics": mosaics}[what], n or 8_000
+        images = make(count + max(1, count // 4), size or 32, seed=seed)
         return images[:count].to(device), images[count:].to(device)
     train, test = _both_splits(what, size)
     if test is None:
@@ -357,7 +359,7 @@ def _both_splits(what, size: int | None) -> tuple[Images, Images | None]:
             return from_folder(path, size or 32), None
         train = from_folder(path / "train", size or 32)
         return train, from_folder(path / "test", size or 32, classes=train.classes)
-    raise ValueError(one_of("images", str(what), ["textures", "digits", *_NAMED, "FILE.npz", "FOLDER"]))
+    raise ValueError(one_of("images", str(what), ["textures", "mosaics", "digits", *_NAMED, "FILE.npz", "FOLDER"]))
 
 # %% ../nbs/01_images.ipynb #6c061654
 def _at_most(images: Images, n: int | None, size: int | None, seed: int) -> Images:

@@ -286,7 +286,7 @@ def factor_probe(
     train_x: Tensor, train_images: Images, test_x: Tensor, test_images: Images,
     l2: float = 1e-3,  # as in linear_predict, for ridge and logistic alike
 ) -> dict[str, float]:
-    """Return {factor: score}: held-out ridge R² of each generating factor, and linear accuracy for 'class'.
+    """Return {factor: score}: held-out ridge R² of each generating factor, linear accuracy where it is a whole number.
 
     A circular factor (see CIRCULAR) is regressed as its sine and cosine. R² is 1 for a perfect read-out, about 0
     for none, and may be negative. A factor that does not vary is left out. ValueError for images without factors."""
@@ -295,10 +295,13 @@ def factor_probe(
     scores = {}
     for name in train_images.factors:
         train_y, test_y = train_images.factors[name], test_images.factors[name]
-        if not train_y.is_floating_point() or (test_y == test_y[:1]).all():
+        if name == "class" or (test_y == test_y[:1]).all():                # the class: by the labels, below
             continue
-        if name in CIRCULAR:
-            turn = 2 * math.pi / CIRCULAR[name]
+        if not train_y.is_floating_point():
+            scores[name] = linear_probe(train_x, train_y, test_x, test_y, l2)
+            continue
+        if (kind := name.split()[-1]) in CIRCULAR:                         # as in "angle", "disc angle"
+            turn = 2 * math.pi / CIRCULAR[kind]
             train_y, test_y = (torch.stack([(turn * y).sin(), (turn * y).cos()], -1) for y in (train_y, test_y))
         scores[name] = _r2(train_x, train_y.reshape(len(train_y), -1), test_x, test_y.reshape(len(test_y), -1), l2)
     if train_images.labels is not None and (train_images.labels != train_images.labels[0]).any():
