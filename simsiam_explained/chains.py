@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from .checks import positive
 from .collapse import auc, spectrum, std_ratio
-from .micro import VectorWorld, factors, mixing, sgd_step
+from .micro import VectorWorld, factors, mixing
+from .training import lr_at
+from .world import descend, follow, seed_list, stacked, unseen
 
 __all__ = ["Chain", "ChainRun", "GRADED", "JITTER", "first_chain", "chain_layers", "train_chain"]
 
@@ -108,13 +110,13 @@ def _read(y: Tensor, truth: Tensor) -> Tensor:
     return 1 - (truth[half:] - b @ solved).square().mean(1) / truth[half:].var(0, correction=0)
 
 
-def _look(weights: dict[str, Tensor], clean: Tensor, truth: Tensor, losses: list) -> dict[str, Tensor]:
-    """Return the figures of a ChainRun at one moment; `clean` (size, n) are unseen vectors, `truth` their content."""
+def _look(weights: dict[str, Tensor], clean: Tensor, content: Tensor, losses: list) -> dict[str, Tensor]:
+    """Return the figures of a ChainRun at one moment, on unseen vectors `clean` (size, n) and their content."""
     with torch.no_grad():
         x = clean.expand(len(losses[-1]), -1, -1)
         *layers, y = chain_layers(weights, x)
         return {"loss": torch.stack(losses[-TAIL:]).mean(0), "std": std_ratio(_outputs(weights, x, 1).mT), "auc": auc(spectrum(y.mT)),
-                "content": _read(y.mT, truth), "layers": torch.stack([auc(spectrum(h.mT)) for h in layers])}
+                "content": _read(y.mT, content), "layers": torch.stack([auc(spectrum(h.mT)) for h in layers])}
 
 
 def _views(world: VectorWorld, images: Tensor, streams: list, batch: int, amount: Tensor, mix: Tensor) -> Tensor:
@@ -123,16 +125,6 @@ def _views(world: VectorWorld, images: Tensor, streams: list, batch: int, amount
     noise = torch.stack([torch.randn(2, batch, world.size, generator=g) for g in streams])
     keep = (torch.arange(world.size) < world.content).float()
     return ((picked[:, None] * keep + noise * amount) @ mix).flatten(1, 2).mT
-
-
-def _move(weights: dict, slow: dict | None, velocity: dict, loss: Tensor, rates: tuple, chain: Chain, momentum: float,
-          decay: float) -> None:
-    """Move all weights once by `rates` (of the encoder, of the predictor), and the slow ones a little."""
-    gradients = dict(zip(weights, torch.autograd.grad(loss.sum(), list(weights.values()))))
-    each = {name: w.new_full((1, 1, 1), rates[name[0] == "h"]) for name, w in weights.items()}
-    sgd_step(weights, velocity, gradients, each, momentum, decay)
-    for name, w in (slow or {}).items():
-        w.lerp_(weights[name].detach(), 1 - chain.ema)
 
 
 def train_chain(
@@ -145,21 +137,22 @@ def train_chain(
     batch: int = 64, momentum: float = 0.9, weight_decay: float = 5e-4,   # choice: chapter 00's
 ) -> ChainRun:
     """Train SimSiam, or its twin with a slow target, on a chain, and return what is measured before and after."""
-    seeds = list(range(positive("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    seeds = seed_list(seeds)
     weights, streams = first_chain(chain, world.size, seeds), [torch.Generator().manual_seed(10_000 + s) for s in seeds]
-    slow = {name: w.clone() for name, w in weights.items()} if chain.ema else None
-    velocity, mix, taken = {name: torch.zeros_like(w) for name, w in weights.items()}, mixing(world), []
-    images, truth = (factors(world, n, world.seed + k) for k, n in ((1, world.images), (2, 2048)))
-    clean, images, truth = (truth @ mix).mT.float(), images.float(), truth[:, :world.content]
+    slow = {name: w.clone() for name, w in weights.items()} if chain.ema else {}
+    velocity, losses, taken = {name: torch.zeros_like(w) for name, w in weights.items()}, [], []
+    images, mix = factors(world, world.images, world.seed + 1).float(), mixing(world).float()
+    clean, content = unseen(world, 2048)
     amount = torch.cat([torch.linspace(*jitter, world.content), torch.ones(world.style)])
-    losses = []
     for w in weights.values():
         w.requires_grad_()
     for step in range(positive("steps", steps) + 1):
-        loss = _loss(weights, slow, _views(world, images, streams, batch, amount, mix.float()))
+        loss = _loss(weights, slow, _views(world, images, streams, batch, amount, mix))
         losses.append(loss.detach())
         if step in (0, steps):
-            taken.append(_look(weights, clean, truth, losses))
-        rates = 0.5 * lr * (1 + math.cos(math.pi * step / steps)), lr
-        _move(weights, slow, velocity, loss, rates, chain, momentum, weight_decay)
-    return ChainRun(**{name: torch.stack([now[name] for now in taken]) for name in taken[0]})
+            taken.append(_look(weights, clean, content, losses))
+        now = lr_at(step, steps, lr)
+        rate = {name: torch.full((1, 1, 1), lr if name.startswith("h") else now) for name in weights}
+        descend(loss, weights, velocity, rate, momentum, weight_decay)
+        follow(slow, weights, chain.ema)
+    return ChainRun(**stacked(taken))

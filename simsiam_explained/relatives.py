@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import positive
 from .codes import entropies, sinkhorn, swapped_loss, use_of
 from .collapse import effective_rank, spectrum, std_ratio
 from .contrast import info_nce, nt_xent
 from .dynamics import moments, spectral_predictor
-from .micro import (Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing, predictions, r2,
-                    sgd_step, stop_gradient)
+from .micro import Arm, Setting, VectorWorld, encode, first_weights, predictions, r2, stop_gradient
 from .parts import NEGATIVES, PREDICTORS, Made, Seen, kind_of_death
 from .switches import Switches
+from .training import lr_at
+from .world import (batches, descend, encode_unseen, first_runs, follow, look_steps, seed_list, side_by_side, stacked,
+                    unseen)
 
 __all__ = ["SETTING", "aligned", "apart_from_both", "apart_from_other", "apart_from_queue", "Film", "train_relatives"]
 
@@ -66,15 +67,15 @@ def _switches(n: int, like: Tensor) -> Switches:
 LOSSES = {"none": aligned, "both views": apart_from_both, "other view": apart_from_other}
 
 
-def _first(seed: int, world: VectorWorld, s: Setting) -> dict[str, Tensor]:
-    """Return one run's initial weights, float64: those of chapter 00, and prototypes."""
-    weights, generator = first_weights(world.size, s.width, s.dim, seed), torch.Generator().manual_seed(30_000 + seed)
+def _more(seed: int, s: Setting) -> dict[str, Tensor]:
+    """Return those of one run's first weights, float64, that chapter 00 does not have: prototypes, a wide predictor."""
+    generator = torch.Generator().manual_seed(30_000 + seed)
+    prototypes = torch.randn(PROTOTYPES, s.dim, generator=generator, dtype=torch.float64)
+    weights = {"codes": F.normalize(prototypes, dim=-1)}
     if s.dim < 8:     # choice: on the sphere a predictor as wide as the backbone; a quarter of 3 channels is none
         wide = first_weights(s.dim, s.width, s.dim, 50_000 + seed)
-        weights |= {f"h1{name[1:]}": w for name, w in wide.items() if name in ("f", "f_scale", "f_offset")}
-        weights["h2"] = wide["g2"]
-    prototypes = torch.randn(PROTOTYPES, s.dim, generator=generator, dtype=torch.float64)
-    return weights | {"codes": F.normalize(prototypes, dim=-1)}
+        weights |= {"h1": wide["f"], "h1_scale": wide["f_scale"], "h1_offset": wide["f_offset"], "h2": wide["g2"]}
+    return weights
 
 
 class _Runs:
@@ -82,8 +83,8 @@ class _Runs:
 
     def __init__(self, arms: Mapping[str, Made], seeds: Sequence[int], world: VectorWorld, s: Setting):
         self.made, self.setting = [made for made in arms.values() for _ in seeds], s
-        first = [_first(seed, world, s) for seed in seeds]
-        self.weights = {k: torch.stack([w[k] for w in first] * len(arms)).float().requires_grad_() for k in first[0]}
+        more = side_by_side([_more(seed, s) for seed in seeds], len(arms))
+        self.weights = first_runs(world, s, seeds, len(arms)) | more
         self.velocity = {name: torch.zeros_like(w) for name, w in self.weights.items()}
         self.through, self.centred = self._column("stop_gradient", (1.0, 0.0)), self._column("centring", (0.0, 1.0))
         self.eps = self._column("sharpening", (TEMPERATURE, SHARP))
@@ -156,28 +157,22 @@ class _Runs:
 
     def step(self, loss: Tensor, share: float) -> None:
         """Move all weights once: the predictor at the whole rate, the rest at a `share` of it; the slow ones follow."""
-        gradients = torch.autograd.grad(loss.sum(), list(self.weights.values()), materialize_grads=True)
         rate = {name: r * (1.0 if name.startswith("h") else share) for name, r in self.rate.items()}
-        sgd_step(self.weights, self.velocity, dict(zip(self.weights, gradients)), rate, self.setting.momentum,
-                 self.setting.weight_decay)
+        descend(loss, self.weights, self.velocity, rate, self.setting.momentum, self.setting.weight_decay)
         with torch.no_grad():
             self.weights["codes"].copy_(F.normalize(self.weights["codes"], dim=-1))
-            for name, w in self.slow.items():
-                w.lerp_(self.weights[name][self.slow_rows], 1 - SLOW)
+        follow(self.slow, self.weights, SLOW, self.slow_rows)
 
-    def look(self, clean: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Return what is measured on unseen vectors `clean` (size, n), whose content is `truth` (n, content)."""
-        with torch.no_grad():
-            y, z = (v.mT for v in encode(self.weights, clean.expand(len(self.made), *clean.shape),
-                                         _switches(len(self.made), clean), views=1))
-            told = torch.full((2, len(z)), math.nan)
-            own = torch.full((2, len(z)), math.nan)
-            for name in self.codes:
-                rows = self.losses[name]
-                p = (F.normalize(z[rows], dim=-1) @ self.weights["codes"][rows].mT / TEMPERATURE).softmax(-1)
-                told[:, rows] = torch.stack(use_of(p))[[0, 2]]
-                own[:, rows] = self.codes[name][1:]
-        return {"std": std_ratio(z), "rank": effective_rank(spectrum(z)), "content": r2(y, truth), "unsure": told[0],
+    def look(self, clean: Tensor, content: Tensor) -> dict[str, Tensor]:
+        """Return what is measured on unseen vectors `clean` (size, n), whose content is `content` (n, k)."""
+        y, z = encode_unseen(self.weights, clean, _switches(len(self.made), clean))
+        told, own = torch.full((2, 2, len(z)), math.nan)
+        for name in self.codes:
+            rows = self.losses[name]
+            p = (F.normalize(z[rows], dim=-1) @ self.weights["codes"].detach()[rows].mT / TEMPERATURE).softmax(-1)
+            told[:, rows] = torch.stack(use_of(p))[[0, 2]]
+            own[:, rows] = self.codes[name][1:]
+        return {"std": std_ratio(z), "rank": effective_rank(spectrum(z)), "content": r2(y, content), "unsure": told[0],
                 "told": told[1], "own": own[0], "kl": own[1], "z": z}
 
 
@@ -220,18 +215,13 @@ def train_relatives(
     setting: Setting = SETTING,
 ) -> Film:
     """Train every arm with every seed, all at once, and return what was measured."""
-    seeds = list(range(positive("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
-    runs, taken = _Runs(arms, seeds, world, setting), []
-    images, truth = (factors(world, n, world.seed + k) for k, n in ((1, world.images), (2, 1024)))
-    images, mix, clean = images.float(), mixing(world).float(), (truth @ mixing(world)).mT.float()
-    streams = [torch.Generator().manual_seed(10_000 + seed) for seed in seeds]
-    at = sorted({round(positive("steps", steps) * (i / (setting.points - 1)) ** 2) for i in range(setting.points)})
-    for step in range(steps + 1):
-        x = draw_views(world, images, mix, streams, setting.batch).repeat(len(arms), 1, 1)
+    seeds, at = seed_list(seeds), look_steps(steps, setting.points)
+    runs, taken, (clean, content) = _Runs(arms, seeds, world, setting), [], unseen(world)
+    for step, x in zip(range(steps + 1), batches(world, seeds, setting.batch, len(arms))):
         loss = runs.loss(x)
         if step in at:
-            taken.append({"loss": loss.detach(), **runs.look(clean, truth[:, :world.content])})
+            taken.append({"loss": loss.detach(), **runs.look(clean, content)})
         if step < steps:
-            runs.step(loss, 0.5 * (1 + math.cos(math.pi * step / steps)))
-    split = {name: torch.stack([now[name].unflatten(0, (len(arms), len(seeds))) for now in taken]) for name in taken[0]}
-    return Film(dict(arms), tuple(seeds), tuple(at), **split)
+            runs.step(loss, lr_at(step, steps))
+    split = {name: of.unflatten(1, (len(arms), len(seeds))) for name, of in stacked(taken).items()}
+    return Film(dict(arms), tuple(seeds), at, **split)

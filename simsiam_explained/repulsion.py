@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .byol import tau_at
 from .checks import one_of, positive
 from .collapse import alignment, effective_rank, spectrum, uniformity
 from .contrast import HEADS, info_nce, nt_xent, unit
-from .micro import Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing, predictions, r2, sgd_step
+from .micro import Arm, Setting, VectorWorld, encode, predictions, r2
 from .switches import Switches
+from .training import lr_at
+from .world import batches, descend, first_runs, follow, look_steps, seed_list, stacked, unseen, unseen_pair
 
 __all__ = ["Repelled", "RepelledRun", "train_repelled", "TOYS", "toy_weights", "toy_gradient", "follow_toy", "sample_toy",
            "product", "alive_limit"]
@@ -91,48 +92,41 @@ def _clock(arm: Repelled, weights: dict, keys: Tensor, queue: Tensor, x: Tensor,
     return others - (q @ queue.mT).mean((1, 2))
 
 
-def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, truth: Tensor, switches: Switches) -> dict:
-    """Return what is measured on unseen vectors: clean (size, n) with their content (n, content), and two views."""
+def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, content: Tensor, switches: Switches) -> dict:
+    """Return what is measured on unseen vectors: clean (runs, size, n) with their content (n, k), and two views."""
     with torch.no_grad():
-        many = lambda x: x.expand(len(weights["f"]), *x.shape)  # noqa: E731
-        y, z = (v.mT for v in _outputs(arm, weights, many(clean), switches, views=1))
-        views = _outputs(arm, weights, many(pair), switches)[1].mT.chunk(2, -2)
+        y, z = (v.mT for v in _outputs(arm, weights, clean, switches, views=1))
+        views = _outputs(arm, weights, pair, switches)[1].mT.chunk(2, -2)
     sigma, sigma_z = spectrum(y), spectrum(z)
-    return {"found": _found(views), "align": alignment(*views), "uniform": uniformity(z, rows=512), "feature_rank": effective_rank(sigma),
-            "rank": effective_rank(sigma_z), "content": r2(y, truth), "z_content": r2(z, truth),
-            "features": sigma, "z": sigma_z}
+    return {"found": _found(views), "align": alignment(*views), "uniform": uniformity(z, rows=512),
+            "feature_rank": effective_rank(sigma), "rank": effective_rank(sigma_z),
+            "content": r2(y, content), "z_content": r2(z, content), "features": sigma, "z": sigma_z}
 
 
 def _train(arm: Repelled, temperatures: Sequence[float], seeds: list[int], steps: int, world: VectorWorld,
            s: Setting) -> tuple[tuple, dict[str, Tensor]]:
     """Train all temperatures of one arm at once; return the steps and measures (time, temperature, seed, …)."""
-    runs, first = len(temperatures) * len(seeds), [first_weights(world.size, s.width, s.dim, seed) for seed in seeds]
-    weights = {k: torch.stack([w[k] for w in first] * len(temperatures)).float().requires_grad_() for k in first[0]}
+    arms, at, taken = len(temperatures), look_steps(steps, s.points), []
+    weights = first_runs(world, s, seeds, arms)
+    velocity = {name: torch.zeros_like(w) for name, w in weights.items()}
+    slow = {name: w.detach().clone() for name, w in weights.items()}
     tau = torch.tensor(temperatures).repeat_interleave(len(seeds)).view(-1, 1, 1)
-    slow, velocity = ({k: f(w.detach()) for k, w in weights.items()} for f in (torch.clone, torch.zeros_like))
     noise = [torch.Generator().manual_seed(30_000 + seed) for seed in seeds]
-    queue = unit(torch.stack([torch.randn(arm.queue, s.dim, generator=g) for g in noise] * len(temperatures)))
-    switches = Switches.of([Arm()] * runs, weights["f"])
-    images, truth = (factors(world, n, world.seed + k) for k, n in ((1, world.images), (2, 1024)))
-    mix, clean = mixing(world).float(), (truth @ mixing(world)).mT.float()
-    streams, images = [torch.Generator().manual_seed(10_000 + seed) for seed in seeds], images.float()
-    pair = draw_views(world, truth.float(), mix, [torch.Generator().manual_seed(20_000)], 512)[0]
-    at = sorted({round(positive("steps", steps) * (i / (s.points - 1)) ** 2) for i in range(s.points)})
-    taken = []
-    for step in range(steps + 1):
-        x = draw_views(world, images, mix, streams, s.batch).repeat(len(temperatures), 1, 1)
+    queue = unit(torch.stack([torch.randn(arm.queue, s.dim, generator=g) for g in noise] * arms))
+    switches = Switches.of([Arm()] * len(tau), weights["f"])
+    clean, content = unseen(world)
+    clean, pair = (x.expand(len(tau), -1, -1) for x in (clean, unseen_pair(world, 512)))
+    for step, x in zip(range(steps + 1), batches(world, seeds, s.batch, arms)):
         loss, keys = _loss(arm, tau, weights, slow, queue, x, switches)
         if step in at:
-            seen = _look(arm, weights, clean, pair, truth[:, :world.content], switches)
-            taken.append(seen | {"loss": loss.detach(), "clock": _clock(arm, weights, keys, queue, x, switches)})
-        gradients = torch.autograd.grad(loss.sum(), list(weights.values()), materialize_grads=True)
-        rate = torch.full((1, 1, 1), s.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        sgd_step(weights, velocity, dict(zip(weights, gradients)), dict.fromkeys(weights, rate), s.momentum, s.weight_decay)
+            taken.append(_look(arm, weights, clean, pair, content, switches)
+                         | {"loss": loss.detach(), "clock": _clock(arm, weights, keys, queue, x, switches)})
+        rate = torch.full((1, 1, 1), lr_at(step, steps, s.lr))
+        descend(loss, weights, velocity, dict.fromkeys(weights, rate), s.momentum, s.weight_decay)
         if arm.m is not None:
-            for name, w in slow.items():
-                w.lerp_(weights[name].detach(), 1 - tau_at(step, steps, arm.m, "constant"))
+            follow(slow, weights, arm.m)
             queue = torch.cat([queue, keys], 1)[:, keys.shape[1]:]
-    return tuple(at), {k: torch.stack([now[k] for now in taken]).unflatten(1, (-1, len(seeds))) for k in taken[0]}
+    return at, {name: of.unflatten(1, (arms, len(seeds))) for name, of in stacked(taken).items()}
 
 
 def train_repelled(
@@ -143,7 +137,7 @@ def train_repelled(
     setting: Setting = Setting(batch=32),
 ) -> dict[str, RepelledRun]:
     """Train every arm with every seed by the recipe of chapter 00; arms that differ in τ alone are trained at once."""
-    seeds = list(range(positive("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    seeds = seed_list(seeds)
     alike: dict[Repelled, list[str]] = {}
     for name, arm in arms.items():
         alike.setdefault(replace(arm, temperature=1.0), []).append(name)

@@ -1,7 +1,6 @@
 """The vector world of chapter 00 for what its arms do not know: other pulls, computed predictors, a slow target."""
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,13 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import one_of, positive
+from .checks import one_of
 from .collapse import centre_residual, effective_rank, spectrum, std_ratio
 from .decentring import PULLS, extra_centre, pull_loss
 from .dynamics import RULES, moments
-from .micro import (Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing, predictions, r2,
-                    sgd_step)
+from .micro import Arm, Setting, VectorWorld, encode, predictions, r2, sgd_step
 from .switches import Switches
+from .training import lr_at
+from .world import batches, encode_unseen, first_runs, follow, look_steps, seed_list, stacked, unseen
 
 __all__ = ["HEADS", "VectorArm", "VectorRun", "train_vectors"]
 
@@ -53,18 +53,13 @@ def _predictions(arm: VectorArm, heads: dict, z: Tensor, memory: Tensor, switche
 
 def _first(arm: VectorArm, seeds: Sequence[int], world: VectorWorld, s: Setting) -> tuple[dict, dict, dict]:
     """Return the stacked first weights of one arm's runs, float32: encoder, the heads that it trains, inverse."""
-    def stack(part: tuple, later: int = 0) -> dict[str, Tensor]:
-        each = [first_weights(world.size, s.width, s.dim, seed + later)
-                | {"shift": torch.zeros(s.dim, 1, dtype=torch.float64)} for seed in seeds]
-        return {name: torch.stack([w[name] for w in each]).float() for name in each[0] if name.startswith(part)}
-    encoder = stack(("f", "g"))
-    encoder["g2_offset"] += arm.offset
-    inverse = stack(TRAINED["mlp"], 1000) if arm.pull == "inverse" else {}
-    found = encoder, stack(TRAINED.get(arm.predictor, ("-",))), inverse
-    for part in found:
-        for w in part.values():
-            w.requires_grad_()
-    return found
+    def part(weights: dict, beginnings: tuple) -> dict[str, Tensor]:
+        return {name: w for name, w in weights.items() if name.startswith(beginnings)}
+    weights = first_runs(world, s, seeds) | {"shift": torch.zeros(len(seeds), s.dim, 1, requires_grad=True)}
+    with torch.no_grad():
+        weights["g2_offset"] += arm.offset
+    other = first_runs(world, s, [seed + 1000 for seed in seeds]) if arm.pull == "inverse" else {}
+    return part(weights, ("f", "g")), part(weights, TRAINED.get(arm.predictor, ())), part(other, TRAINED["mlp"])
 
 
 class VectorRun(NamedTuple):
@@ -79,14 +74,14 @@ class VectorRun(NamedTuple):
     eta: Tensor       # η_p of the training batch
 
 
-def _look(arm: VectorArm, weights: tuple, memory: Tensor, clean: Tensor, truth: Tensor, switches: Switches) -> dict:
-    """Return what is measured on unseen vectors `clean` (size, n), whose content is `truth` (n, content)."""
+def _look(arm: VectorArm, weights: tuple, memory: Tensor, clean: Tensor, content: Tensor, switches: Switches) -> dict:
+    """Return what is measured on unseen vectors `clean` (size, n), whose content is `content` (n, k)."""
+    y, z = encode_unseen(weights[0], clean, switches)
     with torch.no_grad():
-        y, z = encode(weights[0], clean.expand(len(memory), *clean.shape), switches, views=1)
-        p = _predictions(arm, weights[1], z, memory, switches).mT
-    m_o, m_r = centre_residual(z.mT)
-    return {"m_o": m_o, "m_r": m_r, "m_p": centre_residual(p).m_o, "std": std_ratio(z.mT),
-            "rank": effective_rank(spectrum(z.mT)), "content": r2(y.mT, truth)}
+        p = _predictions(arm, weights[1], z.mT, memory, switches).mT
+    m_o, m_r = centre_residual(z)
+    return {"m_o": m_o, "m_r": m_r, "m_p": centre_residual(p).m_o, "std": std_ratio(z),
+            "rank": effective_rank(spectrum(z)), "content": r2(y, content)}
 
 
 def _loss(arm: VectorArm, weights: tuple, slow: dict, memory: Tensor, x: Tensor,
@@ -111,8 +106,7 @@ def _step(arm: VectorArm, weights: tuple, slow: dict, velocity: tuple, loss: Ten
     for part, speed, rate in zip(weights, velocity, (share, arm.predictor_lr, arm.predictor_lr)):
         rates = dict.fromkeys(part, torch.full((1, 1, 1), s.lr * rate))
         sgd_step(part, speed, dict(zip(part, gradients)), rates, s.momentum, arm.decay[part is not weights[0]])
-    for name, w in slow.items():
-        w.lerp_(weights[0][name].detach(), 1 - arm.ema)
+    follow(slow, weights[0], arm.ema)
 
 
 def train_vectors(
@@ -123,20 +117,15 @@ def train_vectors(
     setting: Setting = Setting(),
 ) -> VectorRun:
     """Train one arm with every seed at once by the recipe of chapter 00, and return what was measured."""
-    seeds = list(range(positive("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    seeds, at = seed_list(seeds), look_steps(steps, setting.points)
     weights = _first(arm, seeds, world, setting)
     velocity = tuple({name: torch.zeros_like(w) for name, w in part.items()} for part in weights)
     slow = {name: w.detach().clone() for name, w in weights[0].items()} if arm.ema else {}
     memory, taken = torch.zeros(len(seeds), 2, setting.dim, setting.dim), []
-    switches = Switches.of([Arm()] * len(seeds), memory)
-    images, truth = (factors(world, n, world.seed + k) for k, n in ((1, world.images), (2, 1024)))
-    images, mix, clean = images.float(), mixing(world).float(), (truth @ mixing(world)).mT.float()
-    streams = [torch.Generator().manual_seed(10_000 + seed) for seed in seeds]
-    at = sorted({round(positive("steps", steps) * (i / (setting.points - 1)) ** 2) for i in range(setting.points)})
-    for step in range(steps + 1):
-        loss, eta = _loss(arm, weights, slow, memory, draw_views(world, images, mix, streams, setting.batch), switches)
+    switches, (clean, content) = Switches.of([Arm()] * len(seeds), memory), unseen(world)
+    for step, x in zip(range(steps + 1), batches(world, seeds, setting.batch)):
+        loss, eta = _loss(arm, weights, slow, memory, x, switches)
         if step in at:
-            content = truth[:, :world.content]
             taken.append(_look(arm, weights, memory, clean, content, switches) | {"eta": eta})
-        _step(arm, weights, slow, velocity, loss, 0.5 * (1 + math.cos(math.pi * step / steps)), setting)
-    return VectorRun(tuple(at), **{name: torch.stack([now[name] for now in taken]) for name in taken[0]})
+        _step(arm, weights, slow, velocity, loss, lr_at(step, steps), setting)
+    return VectorRun(at, **stacked(taken))

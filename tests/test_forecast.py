@@ -17,13 +17,15 @@ from evidence_kit import record
 from simsiam_explained import ledger
 from simsiam_explained.collapse import uniformity
 from simsiam_explained.evidence import Claim, claims, judge
-from simsiam_explained.families import METHODS, contrast, train_family
+from simsiam_explained.families import METHODS, _loss, train_family
 from simsiam_explained.forecast import CLAIMS, FAMILY, WIDER, frame, held_out, rivals, sphere_uniformity
-from simsiam_explained.micro import Arm, Setting, VectorWorld, train_arms
+from simsiam_explained.micro import Arm, Setting, VectorWorld, encode, train_arms
 from simsiam_explained.pooled import Forecasts, Tracks, pool
 from simsiam_explained.recipe import Recipe, base, seconds
 from simsiam_explained.records import Shelf
 from simsiam_explained.regression import counts, forecast, rank_correlation, resampled
+from simsiam_explained.switches import Switches
+from simsiam_explained.world import first_runs
 
 
 def family(seed=0, b=-1.0, c=-1.0, recipes=14, seeds=3, accident=0.5, noise=0.15):
@@ -310,11 +312,13 @@ def test_every_method_trains_and_untrained_nets_are_alike(method):
 
 
 def test_contrast_is_the_cross_entropy_of_finding_the_other_view():
-    z = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
+    x, weights = torch.randn(2, 32, 12, generator=torch.Generator().manual_seed(0)), first_runs(VectorWorld(), Setting(), [0, 1])
+    switches = Switches.of([METHODS["contrastive"]] * 2, x)
+    z = encode(weights, x, switches)[1].detach()
     u = torch.nn.functional.normalize(z, dim=1).mT
     score = u @ u.mT / 0.2 - 1e9 * torch.eye(12)
     other = torch.arange(12).roll(6)
-    for run, found in zip(score, contrast(z)):
+    for run, found in zip(score, _loss("contrastive", weights, {}, x, switches).detach()):
         assert float(found) == pytest.approx(float(torch.nn.functional.cross_entropy(run, other)), rel=1e-4)
 
 
