@@ -1,7 +1,7 @@
 """The small world in which a net may be too small for its data: its recipe, its screen, and the full scale."""
 from __future__ import annotations
 
-__all__ = ["NARROW", "SCREEN", "FULL", "FULL_NETS"]
+__all__ = ["NARROW", "SCREEN", "FULL", "FULL_MORE", "FULL_NETS"]
 
 # choice: the leads' world. The projector keeps its width whatever the backbone's, which the paper's code did not
 NARROW = dict(size=16, net={"width": 8, "blocks": (3, 3, 3), "stem": "stride2"},
@@ -23,6 +23,7 @@ _BYOL = {"method": "byol.BYOL", "dim": 128, "predictor_hidden": 512, "tau": 0.99
 _SLOW = {"method": "byol.BYOL", "bn": "default", "predictor_hidden": 128, "predictor_lr": "constant", "bias_out": True,
          "loss_scale": 0.25, "tau": 0.99}
 _TEXTURES = {"images": "textures", "views": "textures"}
+_MOSAICS = {"images": "mosaics", "views": "textures", "size": 32}    # choice: at 16 pixels a disc holds hardly a cycle
 
 SCREEN: dict[str, dict] = {    # {arm: what it changes in NARROW}, one seed each: where is the regime?
     "8 × 3": {},
@@ -34,15 +35,17 @@ SCREEN: dict[str, dict] = {    # {arm: what it changes in NARROW}, one seed each
     **{f"{steps:,} steps": {"steps": steps} for steps in (500, 3_000)},
     "32 pixels": {"size": 32},
     "decay 5e-4": {"weight_decay": 5e-4},
-    "single pass": _ordered("single_pass"), "cumulative": _ordered("cumulative"),
-    "hybrid": _ordered("hybrid"), "subset": _ordered("subset"),
-    "BYOL, 8 × 1": _BYOL | _net(8, 1), "BYOL, 8 × 3": _BYOL, "BYOL, single pass": _BYOL | _ordered("single_pass"),
+    **{f"8 × 6, {name}": _net(8, 6) | _ordered(name.replace(" ", "_")) for name in ("single pass", "cumulative", "hybrid")},
+    "subset": _ordered("subset"),
+    "BYOL, 8 × 1": _BYOL | _net(8, 1), "BYOL, 8 × 3": _BYOL,
     "slow target, 8 × 3": _SLOW,
-    "textures": _TEXTURES, "textures, 50,000": _TEXTURES | {"n": 50_000},
+    "textures": _TEXTURES, "textures, 50,000": _TEXTURES | {"n": 50_000},       # 8 classes
+    "mosaics": _MOSAICS, "mosaics, 50,000": _MOSAICS | {"n": 50_000},           # 64, and twice as many factors
 }
 
 # CIFAR-10, SimSiam's App. D but batches of 256, so that a chunk of one in fifteen holds many; 100 epochs
 FULL = dict(net={"width": 8, "blocks": (3, 4, 6, 3)}, steps=19_500, batch=256)
+FULL_MORE = FULL | {"unlabelled": "cifar100"}    # choice: twice the images, of eleven times the classes, at the same steps
 FULL_NETS: dict[str, dict] = {    # {arm: what it changes in FULL}: ResNet-10 to -50, the paper's Table 1 among them
     **{f"ResNet-{layers}, width {w}": {"width": w, "blocks": blocks}
        for layers, blocks in ((10, (1, 1, 1, 1)), (18, (2, 2, 2, 2)), (34, (3, 4, 6, 3)), (50, (5, 6, 9, 4)))

@@ -18,7 +18,7 @@ from .conditions import CostsLess, NoGain
 from .encoders import ResNet, resnet
 from .evidence import Between, Claim, Lower
 from .memory import own_randomness
-from .narrow import FULL, FULL_NETS, NARROW, SCREEN
+from .narrow import FULL, FULL_MORE, FULL_NETS, NARROW, SCREEN
 from .recipe import base
 from .records import Record, Shelf, read_shelf
 
@@ -84,10 +84,11 @@ def _each(change) -> dict[str, dict]:
 
 
 def _both(number: str, sentence: str, source: str, paper: str, arms: dict, *rule, priority: int = 4) -> list[Claim]:
-    """Return a claim at both scales: its arms differ between them, its rule does not."""
-    return [Claim(f"collapse-{number}{more}", sentence, f"Li et al. 2022, {source}", paper, arms[scale], rule, (scale,),
-                  {scale: there}, priority=priority + 3 * bool(more))
-            for scale, more, there in (("small", "", NARROW), ("full", "-full", FULL))]
+    """Return a claim at both scales, at the full one on more images, too: its arms differ between them, its rule does not."""
+    return [Claim(f"collapse-{number}{more}", before + sentence, f"Li et al. 2022, {source}", paper, arms[scale], rule, (scale,),
+                  {scale: there}, priority=priority + later)
+            for scale, more, there, before, later in (("small", "", NARROW, "", 0), ("full", "-full", FULL, "", 3),
+                                                      ("full", "-more", FULL_MORE, "With CIFAR-100's images besides: ", 8))]
 
 # %% ../nbs/18_partial_collapse.ipynb #ab920387
 def _worse(arm: str, than: str, spectrum_too: bool = True) -> tuple:

@@ -92,16 +92,24 @@ def test_the_screen_takes_means_over_seeds_and_reads_a_point_by_its_two_partners
 
 
 SMALL = [claim for claim in CLAIMS if claim.arms and claim.scales == ("small",)]
-FULL = [claim for claim in CLAIMS if claim.arms and claim.scales == ("full",)]
+FULL, MORE = ([claim for claim in CLAIMS if claim.scales == ("full",) and claim.id.endswith(end)] for end in ("-full", "-more"))
 
 
-def test_every_claim_has_its_own_id_and_one_rule_at_both_scales():
+def test_every_claim_has_its_own_id_and_one_rule_in_all_worlds():
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
-    assert [f"{claim.id}-full" for claim in SMALL] == [claim.id for claim in FULL]
-    assert all(a.rule == b.rule and a.sentence == b.sentence for a, b in zip(SMALL, FULL))
+    for end, told, others in (("-full", "", FULL), ("-more", "With CIFAR-100's images besides: ", MORE)):
+        assert [f"{claim.id}{end}" for claim in SMALL] == [claim.id for claim in others]
+        assert all(a.rule == b.rule and told + a.sentence == b.sentence and a.priority < b.priority for a, b in zip(SMALL, others))
 
 
-@pytest.mark.parametrize("claim", SMALL + FULL, ids=lambda claim: claim.id)
+def test_more_images_change_the_images_and_nothing_else():
+    for full, more in zip(FULL, MORE):
+        there, besides = full.recipes("full"), more.recipes("full")
+        assert besides == {arm: recipe.but(unlabelled="cifar100") for arm, recipe in there.items()}
+        assert {r.count for r in besides.values()} == {100_000} and {r.images for r in besides.values()} == {"cifar10"}
+
+
+@pytest.mark.parametrize("claim", SMALL + FULL + MORE, ids=lambda claim: claim.id)
 def test_arms_differ_and_a_rule_names_them_all(claim):
     recipes = claim.recipes(*claim.scales)
     assert len({recipe.key for recipe in recipes.values()}) == len(recipes) >= 2
