@@ -74,6 +74,16 @@ def test_the_loss_equals_a_naive_loop(device, tau):
     assert float(ctr(q, k, tau)) == pytest.approx(2 * tau * expected, abs=1e-12)
 
 
+def test_the_loss_is_that_of_another_library():
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    (q, k), own = rows(), torch.arange(12)
+    q.requires_grad_()
+    theirs = losses.NTXentLoss(temperature=0.3)(q, own, ref_emb=k, ref_labels=own.clone())     # one positive, 11 negatives
+    ours = ctr(q, k, 0.3, scaled=False)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    assert torch.allclose(*(torch.autograd.grad(loss, q)[0] for loss in (ours, theirs)), atol=1e-10)
+
+
 @pytest.mark.parametrize("heads", ["vit", "resnet"])
 def test_a_step_is_both_views_asking_the_others_keys(device, heads):
     method, (x1, x2) = small(device, made_for=heads), two_views(device)
@@ -531,7 +541,42 @@ def test_claims_are_registered_once_and_build():
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
     for claim in CLAIMS:
         assert isinstance(claim, Claim) and claim.sentence.endswith(".")
-        for scale in claim.scales:
-            for arm, recipe in claim.recipes(scale).items():
-                if scale != "full":
-                    assert recipe.build(0) is not None, (claim.id, arm)
+        for arm, recipe in claim.recipes("small").items():
+            assert recipe.build(0) is not None, (claim.id, arm)
+
+
+TRIED = [(claim, scale) for claim in CLAIMS if claim.arms for scale in claim.scales]
+
+
+@pytest.mark.parametrize("claim, scale", TRIED, ids=[f"{claim.id}, {scale}" for claim, scale in TRIED])
+def test_arms_differ_and_a_rule_names_them_all(claim, scale):
+    """A run that no condition asks for would be waited for in vain."""
+    recipes = claim.recipes(scale)
+    assert len({recipe.key for recipe in recipes.values()}) == len(recipes) >= 2
+    assert all(any(repr(arm) in repr(condition) for condition in claim.rule) for arm in recipes)
+
+
+def differing(a, b):
+    """Return what two recipes differ in: fields, and arguments of their parts."""
+    a, b = ({name: dict(v) if isinstance(v, dict) else v for name, v in r.whole().items()} for r in (a, b))
+    flat = [{k: v for name, of in r.items() for k, v in (of.items() if isinstance(of, dict) else [(name, of)])} for r in (a, b)]
+    return {k for k in set(flat[0]) | set(flat[1]) if flat[0].get(k) != flat[1].get(k)}
+
+
+@pytest.mark.parametrize("n, one", [
+    ("13", "predictor"), ("12", "bn"), ("6", "stem"), ("patch", "patch"), ("depth", "depth"), ("14", "m"), ("14-best", "m"),
+    ("14-short", "m"), ("1", "base_lr"), ("3", "base_lr"), ("9", "base_lr")])
+def test_the_arms_of_an_ablation_differ_in_one_thing(n, one):
+    claim = next(claim for claim in CLAIMS if claim.id == f"moco_v3-{n}")
+    for scale in claim.scales:
+        first, *others = claim.recipes(scale).values()
+        assert all(differing(first, other) == {one} for other in others), scale
+
+
+def test_five_methods_have_one_net_one_schedule_and_both_views_in_their_losses():
+    claim = next(claim for claim in CLAIMS if claim.id == "simsiam-table4-longer")
+    recipes = claim.recipes("small")
+    shared = ("images", "size", "views", "augment", "backbone", "net", "batch", "momentum", "weight_decay", "schedule", "optimiser")
+    assert len({tuple(getattr(r, name) for name in shared) for r in recipes.values()}) == 1
+    assert {r.steps for r in recipes.values()} == {250, 1000}
+    assert all(recipe.whole()["parts"].get("symmetric", True) for recipe in recipes.values())
