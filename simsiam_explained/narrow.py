@@ -1,7 +1,7 @@
 """The small world in which a net may be too small for its data: its recipe, its screen, and the full scale."""
 from __future__ import annotations
 
-__all__ = ["NARROW", "SCREEN", "FULL", "FULL_MORE", "FULL_NETS"]
+__all__ = ["NARROW", "SCREEN", "FULL", "FULL_MORE", "FULL_NETS", "SLOW"]
 
 # choice: the leads' world. The projector keeps its width whatever the backbone's, which the paper's code did not
 NARROW = dict(size=16, net={"width": 8, "blocks": (3, 3, 3), "stem": "stride2"},
@@ -22,6 +22,7 @@ _BYOL = {"method": "byol.BYOL", "dim": 128, "predictor_hidden": 512, "tau": 0.99
 # SimSiam in all but the target, which follows slowly: a quarter of BYOL's sum is SimSiam's loss
 _SLOW = {"method": "byol.BYOL", "bn": "default", "predictor_hidden": 128, "predictor_lr": "constant", "bias_out": True,
          "loss_scale": 0.25, "tau": 0.99}
+SLOW = {"small": _SLOW, "full": _SLOW | {"dim": 2048, "predictor_hidden": 512}}     # what NARROW and FULL have
 _TEXTURES = {"images": "textures", "views": "textures"}
 _MOSAICS = {"images": "mosaics", "views": "textures", "size": 32}    # choice: at 16 pixels a disc holds hardly a cycle
 

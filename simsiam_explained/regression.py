@@ -76,10 +76,8 @@ class Forecast:
     of: tuple[str, ...]
     coefficients: tuple[float, ...]   # the intercept first
     r2: float                         # of the runs that it was fitted to
-    adjusted: float                   # the same, less what as many columns of noise would explain
     left_out_r2: float                # of each group of runs from the others; 0: no better than the others' mean
-    predicted: np.ndarray             # (n,)
-    left_out: np.ndarray              # (n,), each from a fit without its group
+    left_out: np.ndarray              # (n,), each run from a fit without its group
     left_out_mean: np.ndarray         # (n,), the mean of y without its group
 
     def __call__(self, table) -> np.ndarray:
@@ -102,9 +100,8 @@ def forecast(
     found = np.linalg.lstsq(X, target, rcond=None)[0]
     left, mean = _left_out(X, target, _groups(table, groups, len(X)))
     r2 = 1 - ((target - X @ found) ** 2).sum() / ((target - target.mean()) ** 2).sum()
-    adjusted = 1 - (1 - r2) * (len(X) - 1) / (len(X) - X.shape[1])
     honest = 1 - ((target - left) ** 2).sum() / ((target - mean) ** 2).sum()
-    return Forecast(y, of, tuple(found.tolist()), float(r2), float(adjusted), float(honest), X @ found, left, mean)
+    return Forecast(y, of, tuple(found.tolist()), float(r2), float(honest), left, mean)
 
 
 def counts(

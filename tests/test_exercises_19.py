@@ -13,8 +13,6 @@ def test_solutions_of_19_pass():
     "check_shortcut(lambda X, y: np.array([np.delete(y, i).mean() for i in range(len(y))]))",       # the others' mean
     "check_suppressor(lambda: dict(loss=np.arange(20.0), AUC=np.arange(20.0) ** 2, accuracy=np.arange(20.0)))",
     "check_suppressor(lambda: dict(loss=np.arange(5.0) % 2, AUC=np.arange(5.0), accuracy=np.arange(5.0) ** 2))",   # 5 runs
-    "check_noise(lambda: (0.2, 0.0))",                                                              # too modest
-    "check_noise(lambda: (12 / 14, 12 / 14))",                                                      # not adjusted
     "check_lengths(lambda: (0.8, 0.79))",
 ])
 def test_wrong_answers_of_19_fail(wrong):

@@ -5,11 +5,10 @@ from exercises import check, refused
 
 
 def test_solutions_of_20_pass():
-    check("20_continual", at_least=4)
+    check("20_continual")
 
 
 @pytest.mark.parametrize("wrong", [
-    "check_spent(lambda s: s)", "check_spent(lambda s: math.sin(math.pi * s / 2))",
     "check_hybrid_counts(lambda s: (1.0, 1.0))", "check_hybrid_counts(lambda s: (1 + s, 1 - s))",
     "check_replay(lambda n, batch, steps, chunks: list(single_pass(n, batch, steps, chunks=chunks)))",
     "check_replay(lambda n, batch, steps, chunks: list(cumulative(n, batch, steps, chunks=chunks)))",

@@ -1,5 +1,6 @@
 """The continual orders: who is shown, how often, in which steps; what is refused; how a run goes on in the middle."""
 import math
+import random
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -16,14 +17,15 @@ from simsiam_explained.encoders import resnet
 from simsiam_explained.evidence import Near, decide
 from simsiam_explained.images import from_tensor, load_images, textures
 from simsiam_explained.narrow import FULL, FULL_NETS, NARROW, SCREEN
-from simsiam_explained.orders import (CLAIMS, ORDERS, Batches, cumulative, hybrid, multiple_pass, ordering, shown,
-                                      single_pass, subset)
+from simsiam_explained.orders import (CLAIMS, Batches, cumulative, hybrid, multiple_pass, ordering, shown, single_pass,
+                                      subset)
 from simsiam_explained.recipe import Recipe, base, seconds
 from simsiam_explained.runs import run_recipe
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import fit, lr_at, shuffled
 from simsiam_explained.views import make_views
 
+ORDERS = {of.__name__: of for of in (multiple_pass, cumulative, single_pass, subset, hybrid)}
 N, B, STEPS, CHUNKS = 240, 12, 40, 4        # chunks of 60 images: 5 batches, 10 steps each
 ARGUMENTS = {"single_pass": {"chunks": CHUNKS}, "cumulative": {"chunks": CHUNKS}, "hybrid": {"chunks": CHUNKS},
              "subset": {"share": 0.25}}
@@ -47,6 +49,26 @@ def test_every_order_takes_as_many_steps_of_as_many_different_images(name, n, ba
     for chosen in batches:
         assert chosen.shape == (batch,) and chosen.dtype == torch.int64
         assert len(chosen.unique()) == batch and 0 <= chosen.min() and chosen.max() < n
+
+
+@every
+def test_counts_and_places_hold_for_sizes_drawn_at_random(name):
+    """Total steps, whole batches of different images, none outside its part, for 40 draws of all the arguments."""
+    g = random.Random(name)
+    for _ in range(40):
+        chunks, rounds, batch = g.randint(1, 6), g.randint(1, 3), g.randint(2, 9)
+        n, steps = chunks * batch + g.randint(0, 50), chunks * rounds + g.randint(0, 60)
+        more = {"single_pass": {"chunks": chunks, "rounds": rounds}, "cumulative": {"chunks": chunks, "rounds": rounds},
+                "hybrid": {"chunks": chunks, "switch": g.random()}, "subset": {"share": g.uniform(batch / n, 1)}}
+        order = ORDERS[name](n, batch, steps, g.randint(0, 99), **more.get(name, {}))
+        stream = iter(order)
+        for start, stop, used in order.parts:
+            counts, allowed = shown(islice(stream, used), n), set(order.ordering[start:stop].tolist())
+            assert counts.sum() == used * batch and set(counts.nonzero()[:, 0].tolist()) <= allowed
+            per = (stop - start) // batch                          # batches in a pass through the part; the last is cut
+            assert counts.max() <= -(-used // per)
+            assert (stop - start) % batch or counts[list(allowed)].min() >= used // per
+        assert next(stream, None) is None and sum(part.steps for part in order.parts) == len(order) == steps
 
 
 @every
@@ -302,10 +324,19 @@ def test_batches_are_plain_whole_numbers_for_sets_that_are_lists():
     assert all(type(k) is int for k in next(iter(Batches(made("subset")))))
 
 
-@pytest.mark.parametrize("start", [-1, STEPS + 1, 1.0])
-def test_batches_cannot_start_outside_the_order(start):
-    with pytest.raises(ValueError, match="from 0 to 40"):
-        Batches(made("single_pass"), start)
+@pytest.mark.parametrize("start, stop", [(-1, None), (STEPS + 1, None), (1.0, None), (0, STEPS + 1), (7, 6), (0, "9")])
+def test_batches_cannot_leave_the_order(start, stop):
+    with pytest.raises(ValueError, match="start, stop: got .*0 ≤ start ≤ stop ≤ 40"):
+        Batches(made("single_pass"), start, stop)
+
+
+def test_a_loop_that_counts_epochs_takes_the_whole_order():
+    order, seen = made("hybrid"), []
+    for epoch in range(5):
+        loader = DataLoader(TensorDataset(torch.arange(N)), batch_sampler=Batches(order, 8 * epoch, 8 * epoch + 8))
+        assert len(loader) == 8
+        seen += [batch for batch, in loader]
+    assert len(seen) == STEPS and same(order, seen)
 
 
 # ---- in recipes
@@ -388,8 +419,26 @@ def test_all_recipes_of_one_net_take_the_same_steps_and_begin_alike():
             recipes = claim.recipes(scale).values()
             assert len({(r.steps, r.batch, r.net, r.n, r.weight_decay, r.images) for r in recipes}) == 1
             assert len({r.key for r in recipes}) == len(recipes)
+            whole = [recipe.whole() for recipe in recipes]
+            differs = {name for name in whole[0] if any(of[name] != whole[0][name] for of in whole)}
+            assert differs <= ({"method", "parts", "order", "stream"} if "collapse-20" in claim.id else {"order", "stream"})
             for recipe in recipes:
                 assert recipe.order == "training.shuffled" or len(recipe.batches(0)) == recipe.steps
+
+
+def test_the_slow_target_is_the_only_difference_of_the_control():
+    """The same first weights, predictor's rate and, as long as the target is the net itself, loss (shifted by 1)."""
+    x1, x2 = torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    asked = {claim.id: claim for claim in CLAIMS}
+    for name, scale in (("collapse-20", "small"), ("collapse-20-full", "full")):
+        recipes = asked[name].recipes(scale)
+        plain, slow = (recipes[arm].but(width=2, blocks=(1, 1, 1)).build(3) for arm in ("multiple pass", "slow target"))
+        for part in ("backbone", "projector", "predictor"):
+            a, b = (dict(getattr(net, part).state_dict()) for net in (plain, slow))
+            assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+        found = [float(net(x1, x2).loss.detach()) for net in (plain, slow)]
+        assert found[1] == pytest.approx(1 + found[0], abs=1e-5)
+        assert plain.predictor_lr == slow.predictor_lr == "constant"
 
 
 def test_small_runs_take_five_minutes_at_most():
@@ -401,7 +450,7 @@ HOLDS = {  # what each kind of figure would be in the paper's world, for the nar
     "cumulative": {"gain": 0.08, "AUC": 0.88},
     "single pass": {"gain": 0.15, "AUC": 0.8, "AUC drift": -0.02, "kNN": 0.3},
     "hybrid": {"gain": 0.19, "AUC": 0.82, "AUC drift": -0.03, "kNN": 0.35},
-    "BYOL": {"gain": 0.2, "AUC drift": -0.04}, "BYOL, single pass": {"gain": 0.15}}
+    "slow target": {"gain": 0.2, "AUC drift": -0.04}, "slow target, single pass": {"gain": 0.15}}
 WIDE = {"multiple pass": {"gain": 0.25}, "cumulative": {"gain": 0.247}, "single pass": {"gain": 0.13},
         "hybrid": {"gain": 0.246}}
 
