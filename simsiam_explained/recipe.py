@@ -94,7 +94,7 @@ def _check_unlabelled(recipe: Recipe) -> None:
 class Recipe:
     """Everything that decides a run, except its seed. Defaults: SimSiam on CIFAR-10 as in its App. D, 100 epochs."""
     images: str = "cifar10"
-    n: int | None = None                 # at most so many training images; None: all
+    n: int | None = None                 # at most so many of its training images; None: all
     size: int | None = None              # resampled to so many pixels a side; None: as they are
     unlabelled: str = ""                 # another set, whose training images are all trained on besides, without labels
     views: str = "cifar"
