@@ -74,11 +74,11 @@ class Record:
 
     @property
     def row(self) -> dict:
-        """The final figures; what of them the untrained net had, as "untrained …"; the difference in kNN as "gain", and
-        "AUC drift", by how much the curve of AUC changed from a fifth of the steps to the last."""
+        """The final figures; what of them the untrained net had, as "untrained …"; what training changed of kNN as "gain",
+        of AUC as "AUC rise"; and "AUC drift", by how much the curve of AUC changed from a fifth of the steps to the last."""
         before = {f"untrained {name}": value for name, value in self.untrained.items()}
-        gain = self.final.get("kNN", math.nan) - self.untrained.get("kNN", math.nan)
-        return self.final | before | {"gain": gain, "AUC drift": _drift(self.curves.get("AUC", [])),
+        gain, rise = (self.final.get(m, math.nan) - self.untrained.get(m, math.nan) for m in ("kNN", "AUC"))
+        return self.final | before | {"gain": gain, "AUC rise": rise, "AUC drift": _drift(self.curves.get("AUC", [])),
                                       "status": self.status, "images/s": self.images_per_second}
 
 

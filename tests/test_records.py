@@ -46,8 +46,9 @@ def test_a_number_that_is_none_is_null_in_the_file_and_nan_in_the_record(folders
 
 
 def test_the_row_of_a_record():
-    row = record(kNN=0.7, status="collapsed").row
+    row = record(kNN=0.7, AUC=0.75, status="collapsed").row
     assert row["gain"] == pytest.approx(0.2) and row["untrained kNN"] == 0.5 and row["status"] == "collapsed"
+    assert row["AUC rise"] == pytest.approx(-0.05) and row["untrained AUC"] == 0.8
     assert {"loss", "std", "AUC", "rank", "kNN", "linear", "images/s", "untrained std"} <= set(row)
 
 
