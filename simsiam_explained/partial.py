@@ -18,7 +18,7 @@ from .conditions import CostsLess, NoGain
 from .encoders import ResNet, resnet
 from .evidence import Between, Claim, Lower
 from .memory import own_randomness
-from .narrow import FULL, FULL_MORE, FULL_NETS, NARROW, SCREEN
+from .narrow import FULL, FULL_MORE, FULL_NETS, NARROW, SCREEN, SLOW
 from .recipe import base
 from .records import Record, Shelf, read_shelf
 
@@ -66,8 +66,8 @@ def widened(
         nn.init.kaiming_normal_(last[0].weight, mode="fan_out", nonlinearity="relu")
     return ResNet(net.stem, [*(getattr(net, name) for name in net.stages), last], channels, out)
 
-# %% ../nbs/18_partial_collapse.ipynb #69b99532
-_BLOCKS, _SLOW = (1, 1, 1), SCREEN["slow target, 8 × 3"]      # SimSiam in all but the target
+# %% ../nbs/18_partial_collapse.ipynb #3a7c7a32
+_BLOCKS = (1, 1, 1)
 _DEPTH = {"small": {"shallow": {"blocks": _BLOCKS}, "deep": {"blocks": (6, 6, 6)}},
           "full": {"shallow": FULL_NETS["ResNet-18, width 8"], "deep": FULL_NETS["ResNet-34, width 8"]}}
 _WIDTH = {"small": {"wide": {"width": 16}, "narrow": {"width": 4}},
@@ -75,7 +75,6 @@ _WIDTH = {"small": {"wide": {"width": 16}, "narrow": {"width": 4}},
 _BLOCK = {"small": {"bottleneck": {"block": "bottleneck"}, "basic": {"blocks": (6, 6, 6)}},
           "full": {"bottleneck": FULL_NETS["bottleneck-26, width 64"], "basic": FULL_NETS["ResNet-50, width 64"]}}
 _OUT = {"small": 64, "full": 512}     # numbers in the representation of the widened arms
-_HEAD = {"small": {}, "full": {"predictor_hidden": 512}}                           # d/4 at either scale
 
 
 def _each(change) -> dict[str, dict]:
@@ -112,7 +111,7 @@ CLAIMS = [
 
 # %% ../nbs/18_partial_collapse.ipynb #fbce824f
 _LONG = {"small": {"steps": 2 * NARROW["steps"]}, "full": {"steps": 2 * FULL["steps"]}}
-_slow = lambda scale, net: _DEPTH[scale][net] | _SLOW | _HEAD[scale]  # noqa: E731
+_slow = lambda scale, net: _DEPTH[scale][net] | SLOW[scale]  # noqa: E731
 _WHY = _each(lambda scale: {"deep": _DEPTH[scale]["deep"], "twice the steps": _DEPTH[scale]["deep"] | _LONG[scale],
                             "slow target": _slow(scale, "deep")})
 _FOUR = _each(lambda scale: _DEPTH[scale] | {f"{net}, slow target": _slow(scale, net) for net in ("shallow", "deep")})
@@ -184,7 +183,7 @@ def screen(shelf: Shelf | None = None) -> pd.DataFrame:
     small = base("small").but(**NARROW)
     for name, changes in SCREEN.items():
         r = small.but(**changes)
-        known = r.method == small.method and {"longer": r.but(steps=2 * r.steps), "control": r.but(**_SLOW)}
+        known = r.method == small.method and {"longer": r.but(steps=2 * r.steps), "control": r.but(**SLOW["small"])}
         found = {arm: list(shelf.of(other.key).values()) for arm, other in ({"point": r} | (known or {})).items()}
         there = {arm: _means(records, ("gain", "AUC")) for arm, records in found.items()}
         net = dict(r.net)
