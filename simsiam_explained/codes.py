@@ -61,7 +61,7 @@ def entropies(q: Tensor, log_p: Tensor) -> Entropies:
     own = torch.special.entr(q).sum(-1).mean(-1)
     return Entropies(cross, own, cross - own)
 
-# %% ../nbs/15_codes.ipynb #3a332b3c
+
 class Use(NamedTuple):
     """How images use K codes; entropies in units of ln K."""
     unsure: Tensor   # of an image's code, mean: 0 one-hot, 1 uniform
@@ -71,8 +71,7 @@ class Use(NamedTuple):
 
 def use_of(p: Tensor) -> Use:
     """Return the Use (…) of probabilities p (…, N, K)."""
-    unit = math.log(p.shape[-1])
-    unsure, spread = (torch.special.entr(x).sum(-1) / unit for x in (p, p.mean(-2)))
+    unsure, spread = (torch.special.entr(x).sum(-1) / math.log(p.shape[-1]) for x in (p, p.mean(-2)))
     return Use(unsure.mean(-1), spread, spread - unsure.mean(-1))
 
 # %% ../nbs/15_codes.ipynb #7dbb3c4a
@@ -105,7 +104,7 @@ class CodeOutput(NamedTuple):
     q1: Tensor
     q2: Tensor
 
-# %% ../nbs/15_codes.ipynb #134aa320
+
 def _check_codes(target: str, stop_gradient: bool, above_0: dict, not_below_0: dict) -> None:
     """Raise where the arguments of a method with codes cannot be, or cannot go together."""
     for name, value in above_0.items():
@@ -246,12 +245,12 @@ CLAIMS = [
 # %% ../nbs/15_codes.ipynb #f7fb5e57
 CLAIMS += [
     _code_claim("7", "Without centring DINO's codes become one-hot and all alike: no loss is left, and the output collapses.",
-                "DINO §5.3, Fig. 7", "0.1", _NO_CENTRE, Between("loss", *_NO_CENTRE, -0.01, 0.1),
+                "DINO §5.3, Fig. 7", "entropy and KL → 0", _NO_CENTRE, Between("loss", *_NO_CENTRE, -0.01, 0.1),
                 Collapses(*_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
-    _code_claim("7-features", "And its features stay behind.", "DINO App. D", "0.1", _NO_CENTRE,
+    _code_claim("7-features", "And its features stay behind.", "DINO §5.3", "collapse", _NO_CENTRE,
                 Lower("kNN", *_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
-    _code_claim("7-sharp", "Without sharpening DINO's codes become uniform: the loss stays at ln K.", "DINO §5.3, Fig. 7", "0.1",
-                _FLAT, Between("loss", *_FLAT, math.log(64) - 0.05, math.log(64) + 0.05), scales=("live",)),
+    _code_claim("7-sharp", "Without sharpening DINO's codes become uniform: the loss stays at ln K.", "DINO §5.3, Fig. 7",
+                "entropy → ln K, KL → 0", _FLAT, Between("loss", *_FLAT, math.log(64) - 0.05, math.log(64) + 0.05), scales=("live",)),
     _code_claim("7-centre", "A centre that follows too slowly (momentum 0.999) does not save it: no loss is left.", "DINO App. D", "0.1",
                 _LATE, Between("loss", *_LATE, -0.01, 0.1), scales=_HERE),
     _code_claim("7-soft", "A teacher's temperature of 0.08 from the start: uniform codes, a loss of ln K.", "DINO App. D", "0.1", _WARM,
@@ -277,7 +276,7 @@ CLAIMS += [Claim(f"relatives-{name}", sentence, source, test=f"test_codes.py::te
 _AGREE = {"method": "simsiam.SimSiam", "predictor": "none", "predictor_lr": "scheduled", "stop_gradient": False}
 _SIDE = {"dim": 64, "hidden": 64}
 _MOCO = _SIDE | {"bn": "default", "base_lr": 0.4}
-_SLOW = {"method": "byol.BYOL", "predictor": "none", "tau": 0.5, "tau_schedule": "constant", "bias_out": True}
+_SLOW = {"method": "byol.BYOL", "predictor": "none", "tau": 0.5, "tau_schedule": "constant"}
 _LIVE = {  # {method: (its recipe, the part, the recipe without)}; choice: rates by kNN, seeds 100 and up
     "SimCLR": (CONTRAST_AT["live"], "negatives", {"steps": 120} | _AGREE | _SIDE),
     "MoCo v2": (_MOCO | {"method": "contrast.MoCo", "queue": 512, "m": 0.5}, "negatives", _MOCO | _SLOW),
@@ -295,8 +294,10 @@ def _part(method: str, whole: dict, part: str, less: dict) -> Claim:
 
 
 _V3 = {"method": "moco_v3.MoCoV3", "parts": {"made_for": "resnet", "m": 0.9} | _SIDE, "base_lr": 0.4}
-_V3_LESS = {"MoCo v3 − negatives": BYOL_AT["live"],
-            "MoCo v3 − predictor": _V3 | {"parts": _V3["parts"] | {"predictor": "none"}}}
+_V3_LESS = {   # BYOL with the heads and the target of MoCo v3; and MoCo v3 itself
+    "MoCo v3 − negatives": _SIDE | {"method": "byol.BYOL", "predictor_hidden": 64, "bn": "default", "affine": False, "tau": 0.9,
+                                    "base_lr": 0.4},
+    "MoCo v3 − predictor": _V3 | {"parts": _V3["parts"] | {"predictor": "none"}}}
 CLAIMS += [_part(method, *of) for method, of in _LIVE.items()]
 CLAIMS += [Claim("parts-mocov3", "On textures MoCo v3 survives without negatives (as BYOL), and without its predictor.",
                  "ours", "", {"MoCo v3": _V3} | _V3_LESS,

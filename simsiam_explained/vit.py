@@ -14,39 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from .checks import check_generator, one_of, positive
+from .checks import one_of, positive
 from .evidence import Claim, Lower, Near
 from .memory import own_randomness
 
 # %% auto #0
-__all__ = ['STEMS', 'EPS', 'RATIO', 'POSITIONS', 'POOLS', 'TINY', 'FULL', 'CLAIMS', 'patches', 'assemble', 'shuffle_patches',
-           'sincos', 'ViT', 'vit', 'attention_maps']
-
-# %% ../nbs/16_vit.ipynb #80884334
-def patches(
-    x: Tensor,   # (B, C, H, W), any dtype
-    side: int,   # of a patch; divides H and W
-) -> Tensor:     # (B, N, C, side, side)
-    """Cut images into N = H·W/side² squares, row by row: the words that a transformer reads."""
-    b, c, height, width = x.shape
-    if height % positive("side", side) or width % side:
-        raise ValueError(f"side: got {side} for images of {height} × {width}; it must divide both.")
-    tiles = x.reshape(b, c, height // side, side, width // side, side)
-    return tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-
-
-def assemble(tiles: Tensor, rows: int) -> Tensor:
-    """Return the images (B, C, H, W) of patches (B, N, C, side, side) that lie in `rows` rows; undoes `patches`."""
-    grid = tiles.unflatten(1, (rows, -1)).permute(0, 3, 1, 4, 2, 5)
-    return grid.flatten(4, 5).flatten(2, 3)
-
-# %% ../nbs/16_vit.ipynb #86b7f0fa
-def shuffle_patches(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Return images (B, C, H, W) whose patches lie in a random order, another one for each image."""
-    tiles = patches(x, side)
-    check_generator(generator, x.device)
-    order = torch.rand(tiles.shape[:2], generator=generator, device=x.device).argsort(1)
-    return assemble(tiles.take_along_dim(order[:, :, None, None, None], 1), x.shape[2] // side)
+__all__ = ['STEMS', 'EPS', 'RATIO', 'POSITIONS', 'POOLS', 'TINY', 'FULL', 'CLAIMS', 'sincos', 'ViT', 'vit']
 
 # %% ../nbs/16_vit.ipynb #529ab82b
 STEMS = ("patch", "frozen", "conv", "patch BN", "patch weight norm")
@@ -255,20 +228,6 @@ def vit(
         _initialise(net, stem)
     return _finished(net, stem)
 
-# %% ../nbs/16_vit.ipynb #206e3ce1
-@torch.no_grad()
-def attention_maps(
-    net: ViT,
-    x: Tensor,     # (B, C, H, W), normalised
-) -> Tensor:       # (depth, B, heads, T, T): row t says where token t looks, and sums to 1
-    """Return who looks at whom in each block and head; with pool="token", T counts the class token, which is first."""
-    x, maps = net.stem(_checked(x, net)), []
-    for name in net.layers:
-        block = getattr(net, name)
-        maps.append(block.attention.weights(block.norm1(x)))
-        x = block(x)
-    return torch.stack(maps)
-
 # %% ../nbs/16_vit.ipynb #e9773f45
 TINY = {   # changes to base("small"): one small world of ViTs, for the claims of this chapter and of the next
     "size": 16, "backbone": "vit.vit", "net": {"patch": 4, "width": 48, "depth": 4, "heads": 4},
@@ -280,11 +239,9 @@ FULL = {   # changes to base("full"): a small ViT on CIFAR-10, 200 epochs; MoCo 
     "method": "moco_v3.MoCoV3", "parts": {},
     "optimiser": "adamw", "base_lr": 1.5e-4, "weight_decay": 0.1, "steps": 19_400, "warmup": 2522}
 
-# %% ../nbs/16_vit.ipynb #515f264c
-_VIT, _NONE, _LEARNED = "ViT", "no places", "learned places"
-_MEAN, _BARE = "mean after LayerNorm", "mean without LayerNorm"
-_PLACES = {_VIT: {}, _NONE: {"position": "none"}, _LEARNED: {"position": "learned"}}
-_POOLS = {_VIT: {}, _MEAN: {"pool": "mean"}, _BARE: {"pool": "mean", "final_norm": False}}
+# %% ../nbs/16_vit.ipynb #a5b06737
+_VIT, _NONE, _LEARNED = {"ViT": {}}, {"no places": {"position": "none"}}, {"learned places": {"position": "learned"}}
+_MEAN, _BARE = {"mean after LayerNorm": {"pool": "mean"}}, {"mean without LayerNorm": {"pool": "mean", "final_norm": False}}
 _R18 = {"backbone": "encoders.resnet", "net": {}, "parts": {"made_for": "resnet", "hidden": 2048}, "optimiser": "sgd",
         "base_lr": 0.03, "weight_decay": 5e-4, "warmup": 0}                      # choice: rates of MoCo's CIFAR-10 demo
 
@@ -294,17 +251,17 @@ def _claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rule, sc
 
 # %% ../nbs/16_vit.ipynb #c15fc606
 CLAIMS = [
-    _claim("10", "Without position embedding a ViT's features are worse.", "§6.2", "74.9 against 76.5", _PLACES,
-           Lower("linear", _NONE, _VIT), priority=3),
-    _claim("10-learned", "Learned places are as good as sines and cosines, to a point.", "§6.2", "76.1 against 76.5", _PLACES,
-           Near("linear", _LEARNED, _VIT, 0.01), priority=3),
+    _claim("10", "Without position embedding a ViT's features are worse.", "§6.2", "74.9 against 76.5", _VIT | _NONE,
+           Lower("linear", *_NONE, *_VIT), priority=3),
+    _claim("10-learned", "Learned places are as good as sines and cosines, to a point.", "§6.2", "76.1 against 76.5",
+           _VIT | _LEARNED, Near("linear", *_LEARNED, *_VIT, 0.01), priority=3),
     _claim("11", "The mean of the patches, without the last LayerNorm, is as good as the class token, to a point.", "§6.2",
-           "76.3 against 76.5", _POOLS, Near("linear", _BARE, _VIT, 0.01), priority=3),
-    _claim("11-norm", "With that LayerNorm the mean is far worse than without.", "§6.2", "69.7 against 76.3", _POOLS,
-           Lower("linear", _MEAN, _BARE), priority=3),
+           "76.3 against 76.5", _VIT | _BARE, Near("linear", *_BARE, *_VIT, 0.01), priority=3),
+    _claim("11-norm", "With that LayerNorm the mean is worse than without.", "§6.2", "69.7 against 76.3", _BARE | _MEAN,
+           Lower("linear", *_MEAN, *_BARE), priority=3),
     Claim("moco_v3-19", "The table of places: rows of length √(D/2), all different, zero for the class token, never trained.",
           "§5, official code", test="test_vit.py::test_position_table_of_sines_and_cosines"),
     _claim("22", "Trained on CIFAR-10 alone, a ViT stays behind a ResNet-18 at equal epochs.", "no published number",
-           "79 to 81 against 94, supervised", {_VIT: {}, "ResNet-18": _R18}, Lower("linear", _VIT, "ResNet-18"),
+           "79 to 81 against 94, supervised", _VIT | {"ResNet-18": _R18}, Lower("linear", *_VIT, "ResNet-18"),
            scales=("full",), priority=6),
 ]

@@ -5,13 +5,11 @@ from exercises import check, refused
 
 
 def test_solutions_of_16_pass():
-    check("16_vit", at_least=4)
+    check("16_vit")
 
 
 @pytest.mark.parametrize("wrong", [
     "check_pairs(lambda side, patch: (side // patch) ** 4)",                        # the class token is forgotten
-    "check_alike(lambda down, right, width: width / 2)",
-    "check_alike(lambda down, right, width: (down * 10_000.0 ** -torch.arange(0, 1, 2 / width)).cos().sum())",   # rows alone
     "check_larger(lambda net, shape: vit(shape, 4, 32, 2, 4, seed=1))",             # new weights
     "check_shrunk(lambda net, lr, decay: 0.0)",                                     # as if the gradient were None
 ])
