@@ -313,7 +313,7 @@ def test_prototypes_are_their_seeds():
     assert not torch.equal(Prototypes(4, 3, 5).weight, Prototypes(4, 3, 6).weight)
 
 
-# ---- another library, where it is installed ----
+# ---- another library, where it is installed: no extra of ours, as it brings Lightning and hydra ----
 
 def test_swav_against_lightly():
     lightly = pytest.importorskip("lightly.loss.swav_loss")

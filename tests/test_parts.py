@@ -1,15 +1,17 @@
 """The map of parts: what a method is made of, its losses against the modules', the rule of deaths, and the trainer."""
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from nets import Pixels
 from torch.nn import functional as F
 
 from simsiam_explained import contrast, moco_v3
 from simsiam_explained.byol import BYOL, byol_loss
-from simsiam_explained.codes import DINO, SwAV
-from simsiam_explained.micro import Arm, Setting, train_arms
+from simsiam_explained.codes import DINO, SwAV, sinkhorn, swapped_loss
+from simsiam_explained.micro import Arm, Setting, VectorWorld, train_arms
 from simsiam_explained.parts import DEATHS, METHODS, PARTS, Made, Seen, cells, death_map, has, kind_of_death, without
 from simsiam_explained.recipe import arguments
 from simsiam_explained.relatives import (PROTOTYPES, QUEUE, SETTING, TAU, _Runs, aligned, apart_from_both,
@@ -182,7 +184,6 @@ def test_an_arm_does_not_depend_on_its_neighbours():
 
 
 def test_a_slow_target_follows_and_the_queue_takes_its_outputs():
-    from simsiam_explained.micro import VectorWorld
     runs = _Runs({"MoCo v2": METHODS["MoCo v2"], "SimSiam": METHODS["SimSiam"]}, [0], VectorWorld(), TINY)
     x = torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
     assert list(runs.slow_rows) == [0] and runs.queue.shape == (1, QUEUE, 8)
@@ -195,12 +196,19 @@ def test_a_slow_target_follows_and_the_queue_takes_its_outputs():
 
 
 def test_without_the_affine_the_output_keeps_its_scale():
-    from dataclasses import replace
-    from simsiam_explained.micro import VectorWorld
     runs = _Runs({"on": METHODS["SimSiam"], "off": replace(METHODS["SimSiam"], affine=False)}, [0], VectorWorld(), TINY)
     runs.step(runs.loss(torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))), 1.0)
     assert (runs.weights["g2_scale"][0] != 1).any() and (runs.weights["g2_scale"][1] == 1).all()
     assert (runs.weights["g2_offset"][1] == 0).all()
+
+
+def test_without_the_affine_an_output_varies_but_hardly_in_more_than_one_direction():
+    pinned = {"SimSiam": replace(METHODS["SimSiam"], affine=False)}
+    arms, where = cells(pinned)
+    film = train_relatives(arms, [7, 8], 250)
+    whole, ruin = (film.table().loc[arm] for arm in ("SimSiam", "SimSiam − stop-gradient"))
+    assert ruin["std"] > 0.2 and ruin["rank"] < 2.5 < 6 < whole["rank"]
+    assert "alive" not in film.fates(where)["SimSiam", "stop-gradient"]
 
 
 @pytest.fixture(scope="module")
@@ -231,17 +239,6 @@ def test_codes_without_any_equal_partition_die_and_with_it_do_not(codes):
 
 def test_the_modules_losses_are_the_maps():
     """SwAV, DINO and BYOL as modules, and as arms of the map, on the same outputs."""
-    from simsiam_explained.codes import sinkhorn, swapped_loss
-    from torch import nn
-
-    class Pixels(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(48, 12)
-
-        def forward(self, x):
-            return self.layer(x.flatten(1))
-
     g = torch.Generator().manual_seed(0)
     xs = list(torch.randn(2, 16, 3, 4, 4, generator=g))
     for kind, rounds, eps in ((SwAV, 3, 0.05), (DINO, 0, 0.04)):
