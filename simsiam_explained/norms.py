@@ -1,5 +1,7 @@
-"""Networks without batch statistics: what can stand where batch normalisation stood (Richemond et al. 2020)."""
+"""What can stand where batch normalisation stood: norms of one image (Richemond et al. 2020), or of part of a batch."""
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from .checks import one_of, positive
 
-__all__ = ["NORMS", "Affine", "Standardised", "swap_norm"]
+__all__ = ["NORMS", "Affine", "Standardised", "swap_norm", "SplitBN", "split_bn"]
 
 NORMS = ("batch", "group", "none", "matched")
 
@@ -52,6 +54,15 @@ def _instead(bn: _BatchNorm, kind: str, groups: int) -> nn.Module:
     return Affine(n, matched=kind == "matched")
 
 
+def _replace(net: nn.Module, make: Callable[[_BatchNorm], nn.Module]) -> nn.Module:
+    """Put make(bn) in place of every BN inside `net`, and return it."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                module.add_module(name, make(child))
+    return net
+
+
 def swap_norm(
     net: nn.Module,     # changed in place
     kind: str,          # batch: as it is; group: group norm and weight standardisation; none or matched: Affine
@@ -60,11 +71,30 @@ def swap_norm(
     """Replace every BN inside `net`, and return it. Nothing in it then depends on the other images of a batch."""
     if one_of("norm", kind, NORMS) == "batch":
         return net
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, _BatchNorm):
-                module.add_module(name, _instead(child, kind, positive("groups", groups)))
+    _replace(net, lambda bn: _instead(bn, kind, positive("groups", groups)))
     if kind == "group":
         for module in [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]:
             parametrize.register_parametrization(module, "weight", Standardised())
     return net
+
+
+class SplitBN(nn.Module):
+    """A BN layer whose statistics are those of each of `groups` equal parts of a batch, as if each had its own GPU.
+
+    choice: the running statistics take the parts one after the other."""
+
+    def __init__(self, bn: _BatchNorm, groups: int):
+        super().__init__()
+        self.bn, self.groups = bn, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.bn(x)
+        if len(x) % self.groups:
+            raise ValueError(f"bn_groups: got {self.groups}, which does not divide a batch of {len(x)}.")
+        return torch.cat([self.bn(part) for part in x.chunk(self.groups)])
+
+
+def split_bn(net: nn.Module, groups: int) -> nn.Module:
+    """Put a SplitBN in place of every BN inside `net`, and return it."""
+    return _replace(net, lambda bn: SplitBN(bn, groups))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import one_of, positive
 from .collapse import alignment, effective_rank, spectrum, uniformity
-from .contrast import HEADS, info_nce, nt_xent, unit
+from .contrast import info_nce, nt_xent, unit
 from .micro import Arm, Setting, VectorWorld, encode, predictions, r2
 from .switches import Switches
 from .training import lr_at
@@ -26,15 +26,14 @@ class Repelled:
     """One contrastive way to train in the vector world; the defaults are SimCLR's."""
     temperature: float = 0.5      # τ
     normalise: bool = True        # of the outputs, before they are compared
-    head: str = "mlp"             # of HEADS; "linear" has no BN
-    d0: int = 8                   # of "direct": the first features, which the loss sees
+    head: str = "mlp"             # mlp | linear, without BN
     predictor: str = "none"       # none | mlp
     stop_gradient: bool = False   # on the targets
     m: float | None = None        # a number: MoCo, the keys come from a net that follows with m
     queue: int = 0                # of MoCo: keys of past batches; 0: the other keys of the batch
 
     def __post_init__(self):
-        one_of("head", self.head, HEADS)
+        one_of("head", self.head, ("mlp", "linear"))
         one_of("predictor", self.predictor, ("none", "mlp"))
 
 
@@ -45,7 +44,6 @@ class RepelledRun(NamedTuple):
     found: Tensor          # share of the views of 128 unseen vectors whose nearest neighbour is their partner
     align: Tensor          # mean ‖z1 − z2‖² of two views of unseen vectors, unit length
     uniform: Tensor        # log mean exp(−2‖z − z′‖²) of clean unseen vectors
-    feature_rank: Tensor   # effective rank of the backbone's features, centred
     rank: Tensor           # effective rank of z, centred
     content: Tensor        # held-out R² of the content, linearly from the backbone's features
     z_content: Tensor      # and from z
@@ -57,7 +55,7 @@ class RepelledRun(NamedTuple):
 def _outputs(arm: Repelled, encoder: dict, x: Tensor, switches: Switches, views: int = 2) -> tuple[Tensor, Tensor]:
     """Return backbone features (runs, width, n) and z (runs, d, n) of x (runs, size, n)."""
     y, z = encode(encoder, x, switches, views)
-    return y, {"mlp": z, "linear": torch.bmm(encoder["g2"], y), "none": y, "direct": y[:, :arm.d0]}[arm.head]
+    return y, z if arm.head == "mlp" else torch.bmm(encoder["g2"], y)
 
 
 def _loss(arm: Repelled, temperature: Tensor, weights: dict, slow: dict, queue: Tensor, x: Tensor,
@@ -97,10 +95,10 @@ def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, content: Te
     with torch.no_grad():
         y, z = (v.mT for v in _outputs(arm, weights, clean, switches, views=1))
         views = _outputs(arm, weights, pair, switches)[1].mT.chunk(2, -2)
-    sigma, sigma_z = spectrum(y), spectrum(z)
+    sigma = spectrum(z)
     return {"found": _found(views), "align": alignment(*views), "uniform": uniformity(z, rows=512),
-            "feature_rank": effective_rank(sigma), "rank": effective_rank(sigma_z),
-            "content": r2(y, content), "z_content": r2(z, content), "features": sigma, "z": sigma_z}
+            "rank": effective_rank(sigma), "content": r2(y, content), "z_content": r2(z, content),
+            "features": spectrum(y), "z": sigma}
 
 
 def _train(arm: Repelled, temperatures: Sequence[float], seeds: list[int], steps: int, world: VectorWorld,

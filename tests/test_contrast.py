@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from simsiam_explained.byol import BYOL, byol_loss, ema
-from simsiam_explained.contrast import MoCo, SimCLR, SplitBN, info_nce, nt_xent, split_bn, unit
+from simsiam_explained.contrast import MoCo, SimCLR, info_nce, nt_xent, unit
 from simsiam_explained.dynamics import integrate
 from simsiam_explained.encoders import resnet, summary
+from simsiam_explained.evidence import claims
 from simsiam_explained.images import textures
 from simsiam_explained.micro import Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing
+from simsiam_explained.norms import SplitBN, split_bn
 from simsiam_explained.recipe import base
 from simsiam_explained.repulsion import (Repelled, alive_limit, follow_toy, product, sample_toy, toy_gradient, toy_weights,
                                          train_repelled)
@@ -109,6 +111,17 @@ def test_a_constant_encoder_gives_chance(device):
 def test_perfect_features_beat_chance_by_what_the_temperature_allows():
     z = torch.eye(4, dtype=torch.float64).repeat(2, 1)
     assert nt_xent(z, temperature=0.5).item() == pytest.approx(math.log(1 + 6 * math.exp(-2)))
+
+
+def test_without_unit_length_nt_xent_is_a_cross_entropy_of_products():
+    """SimCLR Tab. 5's other half: each view's row of products, its own place out of the running."""
+    z = torch.cat(rows())
+    logits = (z @ z.T / 3.0).fill_diagonal_(-math.inf)
+    by_hand = F.cross_entropy(logits, torch.arange(12).roll(6))
+    assert nt_xent(z, temperature=3.0, normalise=False).item() == pytest.approx(by_hand.item())
+    method, xs = simclr(normalise=False, temperature=3.0), two_views()
+    out = method(*xs)
+    assert out.loss.item() == pytest.approx(nt_xent(torch.cat([out.p1, out.p2]), temperature=3.0, normalise=False).item())
 
 
 def test_nt_xent_takes_runs_side_by_side_each_with_its_temperature():
@@ -350,6 +363,26 @@ def test_more_refusals():
         simclr()(two_views()[0])
 
 
+# ---- the claims ----
+
+@pytest.mark.parametrize("scale", ["small", "full"])
+def test_every_temperature_of_the_claim_is_trained_as_if_the_loss_were_multiplied_by_it(scale):
+    """Twice the loss is twice the rate and half the decay (byol-17): rate ∝ τ, decay ∝ 1/τ, all else equal."""
+    recipes = claims([f"relatives-1-tau-{scale}"])[f"relatives-1-tau-{scale}"].recipes(scale)
+    taus = [dict(r.parts).get("temperature", 0.1) for r in recipes.values()]
+    assert len(taus) == 3 and taus[0] not in (min(taus), max(taus))
+    assert [r.base_lr / tau for r, tau in zip(recipes.values(), taus)] == pytest.approx([recipes["SimCLR"].base_lr / taus[0]] * 3)
+    assert [r.weight_decay * tau for r, tau in zip(recipes.values(), taus)] == pytest.approx([5e-4 * taus[0]] * 3)
+    alike = {r.but(temperature=1.0, base_lr=1.0, weight_decay=1.0) for r in recipes.values()}
+    assert len(alike) == 1
+
+
+@pytest.mark.parametrize("name", ["relatives-3", "relatives-3-queue", "relatives-3-ladder"])
+def test_the_key_networks_of_the_claim_differ_in_m_and_queue_alone(name):
+    recipes = claims([name])[name].recipes("full")
+    assert len({r.but(m=0.5, queue=512) for r in recipes.values()}) == 1 < len(recipes)
+
+
 # ---- the toys of Jing et al. ----
 
 HALF = torch.arange(16) >= 8
@@ -443,22 +476,22 @@ def test_repelled_arms_share_their_start_and_are_trained_alike_alone_and_togethe
     assert both["0.1"].features.shape == (2, 32) and both["0.1"].loss.shape[1] == 2
 
 
-@pytest.mark.parametrize("arm", [Repelled(head="direct", d0=4), Repelled(head="none"), Repelled(head="linear", m=0.9, queue=64),
+@pytest.mark.parametrize("arm", [Repelled(head="linear", m=0.9, queue=64), Repelled(normalise=False, temperature=10.0),
                                  Repelled(predictor="mlp", stop_gradient=True), Repelled(m=0.0)])
 def test_every_way_to_repel_trains(arm):
     run = train_repelled({"it": arm}, [0], steps=4)["it"]
     assert all(torch.isfinite(getattr(run, name)).all() for name in ("loss", "align", "uniform", "content", "z_content"))
-    assert run.z.shape[-1] == {"direct": 4}.get(arm.head, 32)
+    assert run.z.shape[-1] == 32
 
 
-@pytest.mark.parametrize("head", ["mlp", "none"])
+@pytest.mark.parametrize("head", ["mlp", "linear"])
 def test_a_vector_arm_begins_at_simclrs_loss_of_that_head(head):
     world, setting = VectorWorld(), Setting(batch=32)
     weights = {k: w[None].float() for k, w in first_weights(world.size, setting.width, setting.dim, 3).items()}
     images, mix = factors(world, world.images, world.seed + 1).float(), mixing(world).float()
     x = draw_views(world, images, mix, [torch.Generator().manual_seed(10_003)], 32)
     y, z = encode(weights, x, Switches.of([Arm()], x))
-    by_hand = nt_xent((z if head == "mlp" else y).mT, temperature=0.3)
+    by_hand = nt_xent((z if head == "mlp" else weights["g2"] @ y).mT, temperature=0.3)
     run = train_repelled({"it": Repelled(temperature=0.3, head=head)}, [3], steps=1, world=world, setting=setting)["it"]
     assert torch.allclose(run.loss[0], by_hand, atol=1e-5)
 
