@@ -75,6 +75,19 @@ def test_buffers_are_averaged_only_on_demand(average):
     assert int(old.num_batches_tracked) == (7 if average else 0)
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_the_target_trains_its_batch_norm_on_its_own_views(average):
+    method = small(tau=0.5, tau_schedule="constant", average_buffers=average)
+    ours, theirs = (next(m for m in net.modules() if isinstance(m, nn.BatchNorm1d)) for net in (method.online, method.target))
+    method.train()(*two_views())
+    assert theirs.training and int(theirs.num_batches_tracked) == 2
+    assert torch.allclose(theirs.running_mean, ours.running_mean) and theirs.running_mean.abs().max() > 0
+    kept = theirs.running_mean.clone()
+    ours.running_mean.add_(1.0)
+    method.after_step(0, 10)
+    assert torch.allclose(theirs.running_mean, kept + 0.5 * average)
+
+
 def test_schedule_by_hand():
     """BYOL §3.3: τ rises from τ_base to 1 along a cosine."""
     assert tau_at(0, 100, 0.9) == pytest.approx(0.9)
@@ -208,6 +221,8 @@ def test_the_optimal_predictor_solves_the_least_squares_problem(device):
     turn = torch.linalg.qr(rows(5, 5)[0])[0].to(device)
     assert torch.allclose(optimal_predictor(z, z @ turn, ridge=0.0), turn, atol=1e-9)
     assert optimal_predictor(z, t, ridge=10.0).norm() < exact.norm()
+    many = optimal_predictor(torch.stack([z, 2 * t]), torch.stack([t, z]), ridge=0.1)
+    assert torch.allclose(many[0], optimal_predictor(z, t, ridge=0.1)) and torch.allclose(many[1], optimal_predictor(2 * t, z, ridge=0.1))
 
 
 def test_the_optimal_predictor_is_as_good_as_any_and_takes_no_gradient(device):
