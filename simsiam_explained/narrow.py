@@ -17,9 +17,7 @@ def _ordered(name: str, **arguments) -> dict:
     return {"order": f"orders.{name}", **arguments}
 
 
-# choice: chapter 12's small heads, and its rate of 0.2 divided as SimSiam's was, from 0.2 to 0.06
-_BYOL = {"method": "byol.BYOL", "dim": 128, "predictor_hidden": 512, "tau": 0.99}
-# SimSiam in all but the target, which follows slowly: a quarter of BYOL's sum is SimSiam's loss
+# The control: BYOL's slow target, and SimSiam in all else. A quarter of BYOL's sum is SimSiam's loss
 _SLOW = {"method": "byol.BYOL", "bn": "default", "predictor_hidden": 128, "predictor_lr": "constant", "bias_out": True,
          "loss_scale": 0.25, "tau": 0.99}
 SLOW = {"small": _SLOW, "full": _SLOW | {"dim": 2048, "predictor_hidden": 512}}     # what NARROW and FULL have
@@ -28,18 +26,19 @@ _MOSAICS = {"images": "mosaics", "views": "textures", "size": 32}    # choice: a
 
 SCREEN: dict[str, dict] = {    # {arm: what it changes in NARROW}, one seed each: where is the regime?
     "8 × 3": {},
-    **{f"{w} × 3": _net(w, 3) for w in (4, 16, 32)},
-    **{f"8 × {b}": _net(8, b) for b in (1, 2, 6)},       # 6 takes more than two core-minutes: as long as it takes,
-    **{f"{w} × 1": _net(w, 1) for w in (16, 32)},        # since fewer steps would not compare
-    **{f"{n:,} images": {"n": n} for n in (1_000, 5_000)},
+    **{f"{w} × 3": _net(w, 3) for w in (4, 16)},         # 32 × 3 would take more than five minutes
+    **{f"8 × {b}": _net(8, b) for b in (1, 2, 6)},
+    **{f"{w} × 1": _net(w, 1) for w in (16, 32)},
     **{f"rate {lr:g}": {"base_lr": lr} for lr in (0.03, 0.2, 0.4)},
     **{f"{steps:,} steps": {"steps": steps} for steps in (500, 3_000)},
+    **{f"8 × {b}, 3,000 steps": _net(8, b) | {"steps": 3_000} for b in (1, 6)},
     "32 pixels": {"size": 32},
     "decay 5e-4": {"weight_decay": 5e-4},
     **{f"8 × 6, {name}": _net(8, 6) | _ordered(name.replace(" ", "_")) for name in ("single pass", "cumulative", "hybrid")},
-    "subset": _ordered("subset"),
-    "BYOL, 8 × 1": _BYOL | _net(8, 1), "BYOL, 8 × 3": _BYOL,
+    "subset": _ordered("subset"),                        # a fifth of the images
+    **{f"subset, {share:.0%}": _ordered("subset", share=share) for share in (0.01, 0.1)},
     "slow target, 8 × 3": _SLOW,
+    **{f"slow target, 8 × {b}": _SLOW | _net(8, b) for b in (1, 6)},
     "textures": _TEXTURES, "textures, 50,000": _TEXTURES | {"n": 50_000},       # 8 classes
     "mosaics": _MOSAICS, "mosaics, 50,000": _MOSAICS | {"n": 50_000},           # 64, and twice as many factors
 }

@@ -16,8 +16,6 @@ def test_solutions_of_18_pass():
     "torch.tensor([[9.0, 0], [0, 1]], dtype=truth.dtype))])",                          # another AUC
     "check_shortcut(lambda depth: (0.99, 0.6) if depth > 1 else (0.67, 0.6))",         # shortcuts that keep everything
     "check_shortcut(lambda depth: (1 - 0.33 / depth, 1 - 0.33 / depth))",              # shortcuts that do nothing
-    "check_arc(lambda z: 1 / 3)",
-    "check_arc(lambda z: float(spectrum(z)[0] / spectrum(z).sum()))",                  # singular values are no variances
 ])
 def test_wrong_answers_of_18_fail(wrong):
     refused("18_partial_collapse", wrong)
