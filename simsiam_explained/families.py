@@ -18,8 +18,7 @@ from .world import batches, descend, encode_unseen, first_runs, follow, unseen
 
 __all__ = ["METHODS", "train_family"]
 
-METHODS = {"SimSiam": Arm(), "slow target": Arm(), "linear predictor": Arm(predictor="linear"),
-           "no stop-gradient": Arm(stop_gradient=False), "no predictor": Arm(predictor="none"),
+METHODS = {"SimSiam": Arm(), "slow target": Arm(), "no stop-gradient": Arm(stop_gradient=False),
            "contrastive": Arm(predictor="none")}
 EMA = 0.95           # choice: of the slow target; its memory is a twentieth of the shortest run in the chapter
 TEMPERATURE = 0.2    # choice: between SimCLR's 0.1 and 0.5
