@@ -43,7 +43,8 @@ SCREEN: dict[str, dict] = {    # {arm: what it changes in NARROW}, one seed each
     "mosaics": _MOSAICS, "mosaics, 50,000": _MOSAICS | {"n": 50_000},           # 64, and twice as many factors
 }
 
-# CIFAR-10, SimSiam's App. D but batches of 256, so that a chunk of one in fifteen holds many; 100 epochs
+# CIFAR-10, SimSiam's App. D but batches of 256, so that a chunk of one in fifteen holds many; 100 epochs.
+# deviation: no zero_init; the code of Li et al. begins with the last BN of each block at 0
 FULL = dict(net={"width": 8, "blocks": (3, 4, 6, 3)}, steps=19_500, batch=256)
 FULL_MORE = FULL | {"unlabelled": "cifar100"}    # choice: twice the images, of eleven times the classes, at the same steps
 FULL_NETS: dict[str, dict] = {    # {arm: what it changes in FULL}: ResNet-10 to -50, the paper's Table 1 among them

@@ -105,7 +105,7 @@ CLAIMS = [
     *_both("10", "At fixed width a deeper net does worse, and raises its AUC more.", "Table 1",
            "30.0 against 16.8 and 17.5", _DEPTH, *_worse("deep", "shallow"), priority=2),
     *_both("13", "The collapsed net does not stand out by its loss: the deeper one's is no higher, and it gains less.",
-           "slides, Fig. 11", "no difference in the loss", _DEPTH, NoGain("loss", "deep", "shallow", 0.0),
+           "as a review quotes it", "no difference in the loss", _DEPTH, NoGain("loss", "deep", "shallow", 0.0),
            Lower("gain", "deep", "shallow"), priority=2),
 ]
 
@@ -121,8 +121,9 @@ CLAIMS += [
     *_both("10-why", "The deep net is collapsed, not slow: more steps do not help it, a slow target does.", "slides, Fig. 15", "–",
            _WHY, NoGain("gain", "twice the steps", "deep", 0.02), Lower("gain", "deep", "slow target"),
            Lower("AUC", "slow target", "deep"), priority=2),
-    *_both("20-depth", "With a slow target depth raises the AUC less.", "slides, Fig. 15", "no collapse under BYOL", _FOUR,
-           CostsLess("AUC", "deep, slow target", "shallow, slow target", "deep", "shallow"), priority=3),
+    *_both("20-depth", "With a slow target depth raises the AUC less, and costs less of the gain.", "slides, Fig. 15",
+           "no collapse under BYOL", _FOUR, CostsLess("AUC", "deep, slow target", "shallow, slow target", "deep", "shallow"),
+           CostsLess("gain", "shallow, slow target", "deep, slow target", "shallow", "deep"), priority=3),
     *_both("11", "Wider vectors between the blocks beat more weights.", "Table 1", "61.7 with 16 M, 17.5 with 32 M", _BLOCK,
            *_worse("basic", "bottleneck", False)),
     *_both("11-dim", "Wider vectors between the blocks beat more weights with a representation of one size, too.", "Table 1", "–", _BOTH_WIDE,
