@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from simsiam_explained.conditions import F_RATIO, NoGain, Steadier
 from simsiam_explained.encoders import resnet
-from simsiam_explained.evidence import Near, decide
+from simsiam_explained.evidence import Near, claims, decide
 from simsiam_explained.images import from_tensor, load_images, textures
 from simsiam_explained.narrow import FULL, FULL_NETS, NARROW, SCREEN
 from simsiam_explained.orders import (CLAIMS, Batches, cumulative, hybrid, multiple_pass, ordering, shown, single_pass,
@@ -424,6 +424,13 @@ def test_all_recipes_of_one_net_take_the_same_steps_and_begin_alike():
             assert differs <= ({"method", "parts", "order", "stream"} if "collapse-20" in claim.id else {"order", "stream"})
             for recipe in recipes:
                 assert recipe.order == "training.shuffled" or len(recipe.batches(0)) == recipe.steps
+
+
+@pytest.mark.parametrize("scale, more", [("small", ""), ("full", "-full")])
+def test_the_narrow_net_and_its_control_are_those_of_chapter_18(scale, more):
+    why, control = (claims()[name].recipes(scale) for name in (f"collapse-10-why{more}", f"collapse-20{more}"))
+    assert control["multiple pass"] == why["deep"] == claims()["collapse-15"].recipes(scale)["multiple pass"]
+    assert control["slow target"] == why["slow target"]
 
 
 def test_the_slow_target_is_the_only_difference_of_the_control():
