@@ -41,26 +41,6 @@ def tau_at(step: int, steps: int, tau: float = 0.996, schedule: str = "cosine") 
     """Return τ of `step` (from 0): 1 − (1 − τ)·(cos(π·step/steps) + 1)/2, rising from `tau` to 1 (BYOL §3.3)."""
     return tau if schedule == "constant" else 1 - (1 - tau) * (math.cos(math.pi * step / steps) + 1) / 2
 
-
-@torch.no_grad()
-def ema(
-    target: nn.Module,       # ξ, moved in place
-    online: nn.Module,       # θ, of the same architecture
-    tau: float,              # 1: stays, 0: becomes a copy
-    buffers: bool = False,   # BN's running statistics too; the official code lets the target collect its own
-) -> None:
-    """Move every weight of `target`: ξ ← τ ξ + (1 − τ) θ (BYOL §3.1)."""
-    for old, new in zip(target.parameters(), online.parameters(), strict=True):
-        old.lerp_(new, 1 - tau)
-    if buffers:
-        for old, new in zip(target.buffers(), online.buffers(), strict=True):
-            old.lerp_(new, 1 - tau) if old.is_floating_point() else old.copy_(new)   # counters are no averages
-
-
-def tau_at(step: int, steps: int, tau: float = 0.996, schedule: str = "cosine") -> float:
-    """Return τ of `step` (from 0): 1 − (1 − τ)·(cos(π·step/steps) + 1)/2, rising from `tau` to 1 (BYOL §3.3)."""
-    return tau if schedule == "constant" else 1 - (1 - tau) * (math.cos(math.pi * step / steps) + 1) / 2
-
 # %% ../nbs/12_ema.ipynb #9b9612d3
 def byol_loss(
     p: Tensor,                  # (2B, d): predictions of view 1 of the batch, then of view 2
@@ -298,7 +278,6 @@ CLAIMS += [
 ]
 
 # %% ../nbs/12_ema.ipynb #5fecdd62
-# deviation: fewer images a step, so more steps, and a target of shorter memory; the paper averages N batches a step
 # deviation: fewer images a step, so more steps, and a target of shorter memory; the paper averages N batches a step
 _CUT = {"batch 32": {"batch": 32, "steps": None}, "no colour": {"jitter_p": 0.0, "grey_p": 0.0},
         "crop only": {"jitter_p": 0.0, "grey_p": 0.0, "flip_p": 0.0}}

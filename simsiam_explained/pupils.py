@@ -1,7 +1,7 @@
 """Pupils and their targets in the vector world of chapter 00: what BYOL may be without, all runs trained at once."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,25 +58,26 @@ class _Runs:
         self.weights = first_runs(world, s, seeds, len(pupils))
         self.velocity = {name: torch.zeros_like(w) for name, w in self.weights.items()}
         self.switches = Switches.of([Arm(predictor=_kind(run), bn=run.bn) for run in self.runs], self.weights["f"])
-        self.decay = self._column(run.weight_decay for run in self.runs).flatten()
-        self.same_view, self.normalise, self.online, random = (self._column(values).bool() for values in zip(*(
-            (run.same_view, run.normalise, run.target == "online", run.target == "random") for run in self.runs)))
-        self.tau = self._column({"random": 1.0, "online": 0.0}.get(run.target, run.tau) for run in self.runs)
+        self.decay = self._column(lambda run: run.weight_decay).flatten()
+        self.same_view = self._column(lambda run: run.same_view).bool()
+        self.normalise = self._column(lambda run: run.normalise).bool()
+        self.online = self._column(lambda run: run.target == "online").bool()
+        self.tau = self._column(lambda run: {"random": 1.0, "online": 0.0}.get(run.target, run.tau))
         other = first_runs(world, s, [seed + 500 for seed in seeds], len(pupils))
+        random = self._column(lambda run: run.target == "random").bool()
         self.slow = {name: torch.where(random, other[name], w).detach() for name, w in self.weights.items()
                      if name[0] in "fg"}     # a target has no predictor
-        rates = ((1.0, run.projector_factor, run.predictor_factor) for run in self.runs)
-        rates = dict(zip("fgh", (s.lr * self._column(values) for values in zip(*rates))))
-        self.rate = {name: rates[name[0]] for name in self.weights}
+        rates = {"f": torch.ones(1, 1, 1), "g": self._column(lambda run: run.projector_factor),
+                 "h": self._column(lambda run: run.predictor_factor)}
+        self.rate = {name: s.lr * rates[name[0]] for name in self.weights}
         self.optimal = torch.tensor([i for i, run in enumerate(self.runs) if run.predictor == "optimal"], dtype=torch.long)
         self.losses = {}
         for i, run in enumerate(self.runs):
             self.losses.setdefault((run.beta, run.temperature, run.normalise), []).append(i)
 
-    @staticmethod
-    def _column(values: Iterable[float]) -> Tensor:
+    def _column(self, of: Callable[[Pupil], float]) -> Tensor:
         """Return a number of each run as (runs, 1, 1)."""
-        return torch.tensor([float(value) for value in values]).view(-1, 1, 1)
+        return torch.tensor([float(of(run)) for run in self.runs]).view(-1, 1, 1)
 
     def sides(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and targets (runs, 2·B, dim) of x (runs, size, 2·B); view 1 predicts view 2's target."""
