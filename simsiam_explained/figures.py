@@ -6,8 +6,8 @@ import numpy as np
 import seaborn as sns
 
 __all__ = ["BLUE", "VERMILLION", "GREEN", "PURPLE", "ORANGE", "SKY", "BLACK", "GREY", "SERIES", "new_figure",
-           "end_label", "end_labels", "reference", "seed_dots", "draw_curves", "draw_spectra", "draw_sphere", "image_grid",
-           "draw_report", "draw_records"]
+           "end_label", "end_labels", "reference", "seed_dots", "seed_rows", "draw_curves", "draw_spectra", "draw_sphere",
+           "image_grid", "draw_report", "draw_records"]
 
 # Okabe–Ito. One meaning each, in every chapter:
 BLUE = "#0072B2"        # the method as published
@@ -67,6 +67,16 @@ def seed_dots(ax, table, x: str, y: str, colours: dict, **kwargs) -> None:
     sns.stripplot(table, x=x, y=y, hue=x, order=list(colours), hue_order=list(colours), palette=colours,
                   ax=ax, size=6, alpha=0.75, jitter=0.12, legend=False, **kwargs)
     np.random.set_state(before)
+
+
+def seed_rows(axes, arms: dict, colours: dict, titles: dict) -> None:
+    """Draw arms {name: {measure: [value of each seed]}}: a row for each arm, a dot for each seed, an axis for each of
+    `titles` {measure: title}."""
+    for ax, (measure, title) in zip(axes, titles.items()):
+        for y, (name, of) in enumerate(arms.items()):
+            ax.plot(of[measure], [y] * len(of[measure]), "o", color=colours[name], alpha=0.75, markersize=6)
+        ax.set(title=title, yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5))
+        ax.label_outer()
 
 
 def draw_curves(ax, curves: dict, colours: dict, dashed: tuple = (), label: bool = True) -> None:

@@ -36,8 +36,8 @@ def predict(question: str, options: Sequence[str]) -> Prediction:
     return prediction
 
 
-def _show(controls: Sequence, draw: Callable):
-    """Redraw `draw()`, a function that returns a matplotlib figure, whenever one of `controls` changes."""
+def _show(controls: Sequence, draw: Callable, columns: int = 1):
+    """Redraw `draw()`, a function that returns a matplotlib figure, whenever one of `controls`, above it, changes."""
     import ipywidgets as widgets
     import matplotlib.pyplot as plt
     from IPython.display import display
@@ -53,7 +53,8 @@ def _show(controls: Sequence, draw: Callable):
     for control in controls:
         control.observe(redraw, names="value")
     redraw()
-    box = widgets.VBox([*controls, image])
+    rows = [controls[i:i + columns] for i in range(0, len(controls), columns)]
+    box = widgets.VBox([*(row[0] if columns == 1 else widgets.HBox(row) for row in rows), image])
     display(box)
     return box
 
@@ -76,13 +77,13 @@ def scrub(draw: Callable, values: Sequence, label: str):
 
 
 def sliders(draw: Callable, **ranges: tuple[str, float, float, float, float]):
-    """Show a slider for each argument of `draw(**arguments) -> figure`, and the figure; return the widget box.
+    """Show a slider for each argument of `draw(**arguments) -> figure`, two to a row; return the widget box.
 
     ranges: argument = (label, lowest, highest, step, first value)."""
     import ipywidgets as widgets
 
     controls = {name: widgets.FloatSlider(
         value=first, min=low, max=high, step=step, description=label, continuous_update=False, readout_format=".3g",
-        layout=widgets.Layout(width="60%"), style={"description_width": "16em"})
+        layout=widgets.Layout(width="26em"), style={"description_width": "12em"})
         for name, (label, low, high, step, first) in ranges.items()}
-    return _show(list(controls.values()), lambda: draw(**{name: control.value for name, control in controls.items()}))
+    return _show(list(controls.values()), lambda: draw(**{name: c.value for name, c in controls.items()}), columns=2)

@@ -46,11 +46,13 @@ def test_a_slider_redraws_with_the_index_of_the_stored_step(capsys):
 def test_each_slider_sets_its_argument(capsys):
     calls = []
     draw = drawing([])
-    box = sliders(lambda **knobs: calls.append(knobs) or draw(0), a=("first", 0, 1, 0.1, 0.5), b=("second", 1, 3, 1, 2))
-    *controls, image = box.children
+    box = sliders(lambda **knobs: calls.append(knobs) or draw(0), a=("first", 0, 1, 0.1, 0.5), b=("second", 1, 3, 1, 2),
+                  c=("third", 0, 9, 1, 4))
+    *rows, image = box.children
+    controls = [control for row in rows for control in row.children]
     controls[1].value = 3
-    assert calls == [{"a": 0.5, "b": 2}, {"a": 0.5, "b": 3}] and bytes(image.value).startswith(b"\x89PNG")
-    assert [c.description for c in controls] == ["first", "second"]
+    assert calls == [{"a": 0.5, "b": 2, "c": 4}, {"a": 0.5, "b": 3, "c": 4}] and bytes(image.value).startswith(b"\x89PNG")
+    assert [c.description for c in controls] == ["first", "second", "third"] and [len(row.children) for row in rows] == [2, 1]
 
 
 def test_an_error_while_drawing_is_raised_and_not_swallowed(capsys):

@@ -1,0 +1,19 @@
+"""Drawing: what stands on the axis."""
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+
+from simsiam_explained.figures import BLUE, GREY, new_figure, seed_rows
+
+
+def test_rows_of_seeds_have_a_dot_for_each_seed_beside_the_name_of_their_arm():
+    figure, axes = new_figure(1, 2, sharey=True)
+    seed_rows(axes, {"upper": {"std": [0.1, 0.2, 0.3], "rank": [5, 6, 7]}, "lower": {"std": [0.9], "rank": [1]}},
+              {"upper": BLUE, "lower": GREY}, {"rank": "Rank", "std": "Spread"})
+    left, right = axes
+    assert [ax.get_title("left") for ax in axes] == ["Rank", "Spread"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["upper", "lower"]
+    assert [list(line.get_xdata()) for line in left.lines] == [[5, 6, 7], [1]]
+    assert [list(line.get_xdata()) for line in right.lines] == [[0.1, 0.2, 0.3], [0.9]]
+    assert [set(line.get_ydata()) for line in left.lines] == [{0}, {1}] and left.yaxis_inverted()
+    assert [to_hex(line.get_color()).upper() for line in left.lines] == [BLUE, GREY]
+    plt.close(figure)
