@@ -168,6 +168,11 @@ def rows(**arms):
      rows(shallow={"loss": -0.8, "gain": 0.1}, deep={"loss": -0.7, "gain": 0.2})),
     ("10-why", rows(deep={"gain": 0.1, "AUC": 0.9}, twice_the_steps={"gain": 0.1, "AUC": 0.9}, slow_target={"gain": 0.2, "AUC": 0.8}),
      rows(deep={"gain": 0.1, "AUC": 0.9}, twice_the_steps={"gain": 0.2, "AUC": 0.9}, slow_target={"gain": 0.05, "AUC": 0.95})),
+    ("20-depth", rows(shallow={"gain": 0.16, "AUC": 0.75}, deep={"gain": 0.10, "AUC": 0.90},
+                      **{"shallow, slow target": {"gain": 0.18, "AUC": 0.75}, "deep, slow target": {"gain": 0.17, "AUC": 0.80}}),
+     rows(shallow={"gain": 0.16, "AUC": 0.75}, deep={"gain": 0.15, "AUC": 0.80},
+          **{"shallow, slow target": {"gain": 0.20, "AUC": 0.70}, "deep, slow target": {"gain": 0.17, "AUC": 0.80}})),
+    ("12", rows(**{"1%": {"AUC": 0.7}, "20%": {"AUC": 0.8}}), rows(**{"1%": {"AUC": 0.8}, "20%": {"AUC": 0.7}})),
     ("22", rows(shallow={"std": 0.9, "AUC rise": 0.1}, deep={"std": 0.9, "AUC rise": 0.3}),
      rows(shallow={"std": 0.9, "AUC rise": 0.3}, deep={"std": 0.2, "AUC rise": 0.1})),
 ])
@@ -175,6 +180,13 @@ def test_rules_hold_and_swapped_arms_contradict_them(number, good, bad):
     claim = next(claim for claim in CLAIMS if claim.id == f"collapse-{number}")
     assert decide(claim.rule, good)[0] == "direction reproduced"
     assert decide(claim.rule, bad)[0] == "contradicted"
+
+
+def test_a_slow_target_that_helps_the_healthy_net_as_much_is_no_cure():
+    claim = next(claim for claim in CLAIMS if claim.id == "collapse-20-depth")
+    same = rows(shallow={"gain": 0.16, "AUC": 0.75}, deep={"gain": 0.10, "AUC": 0.90},
+                **{"shallow, slow target": {"gain": 0.20, "AUC": 0.75}, "deep, slow target": {"gain": 0.14, "AUC": 0.80}})
+    assert decide(claim.rule, same)[0] == "no difference seen"
 
 
 @pytest.mark.parametrize("worse", [{"gain": 0.1, "AUC rise": 0.3}, {"gain": 0.05, "AUC rise": 0.1}])
