@@ -35,7 +35,7 @@ CODE_SCALE = 0.3                         # choice: codes' cross-entropy beside a
 # agreement alone is −cos: τ times NT-Xent, a quarter of BYOL's sum (but for a constant) and of MoCo v3's.
 
 def aligned(p: Sequence[Tensor], t: Sequence[Tensor]) -> Tensor:
-    """Each view's prediction agrees with the other view's target: SimSiam eq. 1, BYOL eq. 2."""
+    """Each view's prediction agrees with the other view's target: SimSiam eq. 1, BYOL §3.1."""
     return -((p[0] * t[1]).sum(-1) + (p[1] * t[0]).sum(-1)).mean(-1) / 2
 
 
