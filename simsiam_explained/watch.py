@@ -3,18 +3,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from statistics import mean
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .checks import check_labels, positive
+from .memory import in_eval
 from .probes import knn
 
 __all__ = ["first_layer", "Watch", "watch"]
-
-FEW = 5     # choice: neighbours inside one batch
 
 
 def first_layer(backbone: nn.Module) -> nn.Module:
@@ -30,8 +27,8 @@ class Watch:
 
     def __init__(self, every: int, k: int):
         self.steps: list[int] = []               # at which kNN was read
-        self.knn: list[float] = []               # of the new features among those in the bank
-        self.fresh: list[float] = []             # of each image among the others of its own batch: no old features
+        self.knn: list[float] = []               # of the new features among those in the bank, each as it was made
+        self.renewed: list[float] = []           # the same question, all these features made again by the weights of now
         self.every, self.k, self.step = every, k, 0
         self._squares: dict[str, list[Tensor]] = {}
         self._undo: list[Callable] = []
@@ -45,14 +42,6 @@ class Watch:
         """Take all hooks away."""
         while self._undo:
             self._undo.pop()()
-
-
-def _among_themselves(x: Tensor, labels: Tensor, k: int) -> float:
-    """Return the kNN accuracy of features (B, d), each among the B − 1 others; votes exp(cos/0.1), as in `knn`."""
-    s = F.normalize(x, dim=1) @ F.normalize(x, dim=1).T
-    s, near = s.fill_diagonal_(-torch.inf).topk(min(k, len(x) - 1), dim=1)
-    votes = F.one_hot(labels.to(x.device)[near]) * (s / 0.1).exp().unsqueeze(2)          # (B, k, classes)
-    return float((votes.sum(1).argmax(1).cpu() == labels.cpu()).float().mean())
 
 
 def _groups(method: nn.Module) -> dict[str, list[Tensor]]:
@@ -79,24 +68,27 @@ def _watch_gradients(seen: Watch, method: nn.Module) -> None:
         seen._undo += [w.register_post_accumulate_grad_hook(add).remove for w in ws]
 
 
-def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int) -> None:
+def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int, renew: bool) -> None:
     """Keep the features of the first view of each batch in a queue; now and then ask the old about the new."""
-    known, new, waiting = deque(), [], []
+    known, new, waiting = deque(), [], []        # of batches: (features, labels, views or None)
     before_step = getattr(method, "before_step", None)
 
     def look() -> None:
-        rows = [torch.cat([pair[i] for pair in of]) for of in (known, new) for i in (0, 1)]
+        rows = [torch.cat([batch[i] for batch in of]) for of in (known, new) for i in (0, 1)]
         seen.steps.append(seen.step)
         seen.knn.append(knn(*rows, k=seen.k))
-        seen.fresh.append(mean(_among_themselves(*pair, k=FEW) for pair in new))
+        if renew:
+            with in_eval(method.backbone), torch.no_grad():
+                rows[::2] = [torch.cat([method.backbone(x).float() for *_, x in of]) for of in (known, new)]
+            seen.renewed.append(knn(*rows, k=seen.k))
 
     def begin(batch: Tensor) -> None:
         if seen.step and seen.step % seen.every == 0:
-            if sum(len(y) for _, y in known) >= max(seen.k, bank // 2):
+            if sum(len(y) for _, y, _ in known) >= max(seen.k, bank // 2):
                 look()
             known.extend(new)
             new.clear()
-            while sum(len(y) for _, y in known) - len(known[0][1]) >= bank:
+            while sum(len(y) for _, y, _ in known) - len(known[0][1]) >= bank:
                 known.popleft()                  # first in, first out
         for sums in seen._squares.values():
             sums.append(torch.zeros((), dtype=torch.float64, device=batch.device))
@@ -107,7 +99,7 @@ def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int) -
 
     def keep(module: nn.Module, args: tuple, features: Tensor) -> None:
         if module.training and waiting:          # the second view, and probes, come when nothing waits
-            new.append((features.detach().float(), waiting.pop()))
+            new.append((features.detach().float(), waiting.pop(), args[0].detach() if renew else None))
 
     method.before_step = begin
     hook = method.backbone.register_forward_hook(keep)
@@ -121,16 +113,17 @@ def watch(
     every: int = 10,         # kNN once in so many steps: MoCo v3 reads it every tens of steps, an epoch hides the dips
     bank: int = 2000,        # features it keeps, at least; the paper: a tenth of the images
     k: int = 20,             # choice: a hundredth of the bank
+    renew: bool = False,     # ask once more, in eval mode, with the bank and the new features made again: costs forward passes
 ) -> Watch:
     """Let `fit` fill a Watch as it trains `method`, without a forward pass of its own and without changing a bit.
 
     Every `every` steps the features of the batches since the last look are asked among those before them: kNN of
     augmented training images, each as the weights of its own step saw it (MoCo v3, App. A). Where the weights move
-    far, the bank is out of date; `fresh` is ours, to tell that from features that got worse."""
+    far, the bank is out of date; `renew` is ours, to tell that from features that got worse."""
     seen = Watch(positive("every", every), positive("k", k))
     if positive("bank", bank) < k:
         raise ValueError(f"bank: got {bank} features for k={k} neighbours; keep at least that many.")
     labels = check_labels(labels, 0 if labels is None else len(labels))
     _watch_gradients(seen, method)
-    _watch_features(seen, method, labels, bank)
+    _watch_features(seen, method, labels, bank, renew)
     return seen

@@ -33,7 +33,7 @@ ARMS = {  # arms for which the rule holds, seed by seed; and which one seed of w
     "rule_lateness": ([0.88, 0.85], [0.10, 0.11], [0.14, 0.15]),      # 11: std·√d with late targets, mean ones, neither
     "rule_centre": ([0.2, 0.3], [0.7, 0.75]),                         # 13: share of the centre with one vector, without predictor
     "rule_rates": ([1.3, 1.5], [20.0, 31.0]),                         # 17: how far apart the rates lie, with 2τ and without
-    "rule_moved": ([0.03, 0.02], [0.16, 0.10]),                       # 17: deepest dip inside the own batch, in the old bank
+    "rule_moved": ([0.4, 0.42], [0.54, 0.55]),                        # 17: mean of the kNN curve in the old bank, in the renewed
     "rule_inside": ([0.95, 0.96], [0.7, 0.72], [0.79, 0.8]),          # 14: content at the middle temperature, the lowest, the highest
     "rule_no_need": ([0.69, 0.7], [0.62, 0.6]),                       # 14: kNN of SimCLR, and with SimSiam's parts
     "rule_stale": ([0.25, 0.3], [0.87, 0.85], [0.95, 0.94]),          # 14: content with m = 0 and a queue, m = 0.99, m = 0 without

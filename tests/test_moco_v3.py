@@ -1,4 +1,5 @@
 """MoCo v3's exact claims: loss, keys, heads, momentum encoder; and the tools that look for instability."""
+import copy
 import math
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from simsiam_explained.temperatures import contrast, rates_by_temperature
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views
 from simsiam_explained.vit import vit
-from simsiam_explained.watch import _among_themselves, first_layer, watch
+from simsiam_explained.watch import first_layer, watch
 
 
 class Flat(nn.Module):
@@ -411,18 +412,25 @@ def tiny_vit(**net):
     return MoCoV3(vit((1, 8, 8), width=8, depth=2, heads=2, seed=0, **net), dim=4, hidden=8, shape=(1, 8, 8))
 
 
-def go(watched=True, method=None, optimiser="adamw", **kwargs):
+def go(watched=True, method=None, optimiser="adamw", renew=False, **kwargs):
     images, method = textures_of_noise(), method or tiny_vit()
-    seen = watch(method, images.labels, every=4, bank=32, k=5) if watched else None
+    seen = watch(method, images.labels, every=4, bank=32, k=5, renew=renew) if watched else None
     run = fit(method, images, make_views("textures"), steps=12, batch=16, base_lr=0.01, optimiser=optimiser,
               device="cpu", progress=False, **kwargs)
     return run, seen
 
 
-def test_watching_changes_no_bit_of_a_run():
-    plain, (watched, seen) = go(False)[0], go()
-    assert all(torch.equal(a, b) for a, b in zip(plain.method.parameters(), watched.method.parameters()))
-    assert plain.history["loss"] == watched.history["loss"]
+def tiny_resnet():
+    return MoCoV3(resnet(4, (1,), channels=1, seed=0), made_for="resnet", dim=4, hidden=8)
+
+
+@pytest.mark.parametrize("made", [tiny_vit, tiny_resnet])
+@pytest.mark.parametrize("renew", [False, True])
+def test_watching_changes_no_bit_of_a_run(made, renew):
+    plain, (watched, seen) = go(False, made())[0], go(method=made(), renew=renew)
+    a, b = plain.method.state_dict(), watched.method.state_dict()          # BN's running statistics among them
+    assert all(torch.equal(a[name], b[name]) for name in a) and plain.history["loss"] == watched.history["loss"]
+    assert len(seen.renewed) == renew * len(seen.knn) and watched.method.backbone.training == plain.method.backbone.training
 
 
 def test_the_watch_reads_what_training_made(monkeypatch):
@@ -442,15 +450,19 @@ def test_the_watch_reads_what_training_made(monkeypatch):
     assert torch.equal(bank_labels, labels[torch.cat(batches[2:4])])
 
 
-def test_fresh_knn_is_of_each_image_among_the_others_of_its_batch():
-    g = torch.Generator().manual_seed(0)
-    x, labels = torch.randn(20, 4, generator=g), torch.randint(0, 3, (20,), generator=g)
-    right = 0
-    for i in range(20):
-        rest = [j for j in range(20) if j != i]
-        right += knn(x[rest], labels[rest], x[i:i + 1], labels[i:i + 1], k=5)
-    assert _among_themselves(x, labels, 5) == pytest.approx(right / 20)
-    assert len(go()[1].fresh) == len(go()[1].knn) == 1
+@pytest.mark.parametrize("made", [tiny_vit, tiny_resnet])
+def test_a_renewed_bank_is_what_the_weights_of_now_say_of_the_same_views(made, monkeypatch):
+    method, asked, views, now = made(), [], [], []
+    monkeypatch.setattr("simsiam_explained.watch.knn", lambda *rows, k: asked.append(rows) or 0.5)
+    method.backbone.register_forward_hook(lambda net, args, _: views.append(args[0]) if net.training else None)
+    first = method.after_step
+    method.after_step = lambda step, steps: step == 7 and now.append(copy.deepcopy(method.backbone).eval()) or first(step, steps)
+    go(method=method, order=list(torch.arange(12 * 16).remainder(64).split(16)), renew=True)
+    (old, labels, _, new_labels), (bank, same, new, same_new) = asked     # one look, after 8 of 12 steps; two questions
+    with torch.no_grad():
+        expected = [now[0](torch.cat(views[::2][a:b])) for a, b in ((2, 4), (4, 8))]
+    assert torch.equal(labels, same) and torch.equal(new_labels, same_new) and not torch.allclose(old, bank, atol=1e-3)
+    assert torch.allclose(bank, expected[0], atol=1e-5) and torch.allclose(new, expected[1], atol=1e-5)
 
 
 def test_the_bank_is_first_in_first_out(monkeypatch):
