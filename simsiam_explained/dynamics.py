@@ -20,13 +20,13 @@ from .evidence import Between, Claim, Collapses, Lower, Near
 from .simsiam import D, Output, check_views
 
 # %% auto #0
-__all__ = ['RULES', 'CLAIMS', 'Knobs', 'mode_flow', 'integrate', 'Rest', 'mode_jacobian', 'rest_points', 'basin_boundary',
+__all__ = ['RULES', 'CLAIMS', 'Knobs', 'mode_flow', 'integrate', 'Rest', 'mode_jacobian', 'rest_points', 'basin_border',
            'matrix_flow', 'spectral_predictor', 'least_squares_predictor', 'moments', 'DirectPred']
 
 # %% ../nbs/13_predictor_dynamics.ipynb #b143dad9
 @dataclass(frozen=True)
 class Knobs:
-    """What decides the linear model of Tian et al. 2021 (§3): f = W x, p = W_p f, target τ f of the other view."""
+    """What decides the linear model of Tian et al. 2021: f = W x, p = W_p f, target τ f of the other view."""
     decay: float = 0.1         # η, weight decay
     predictor_lr: float = 1.0  # α_p, the predictor's learning rate over the encoder's
     tau: float = 1.0           # τ, the target over the online encoder; 1: no slow target, as in SimSiam
@@ -49,7 +49,7 @@ def mode_flow(
     state: Tensor,       # (…, 2) = (p, s), or (…, 3) = (p, s, τ) where a slow target moves
     knobs: Knobs = Knobs(),
 ) -> Tensor:
-    """Return d(state)/dt of one mode: its eigenvalue p in the predictor, s in the correlation of the outputs (§3.2)."""
+    """Return d(state)/dt of one mode: its eigenvalue p in the predictor, s in the correlation of the outputs."""
     p, s, *slow = state.unbind(-1)
     tau = slow[0] if slow else knobs.tau
     pull = tau - (1 + knobs.noise) * p              # what the prediction lacks
@@ -79,7 +79,7 @@ class Rest(NamedTuple):
     """A point of the (p, s) plane where the flow stands still."""
     p: float
     s: float
-    kind: str                    # collapsed | boundary | alive
+    kind: str                    # collapsed | border | alive
     rates: tuple[float, float]   # eigenvalues of the flow's Jacobian: a nudge dies out where both are negative
 
 
@@ -95,13 +95,13 @@ def rest_points(knobs: Knobs = Knobs()) -> list[Rest]:
     root, kinds = 1 - knobs.decay / knobs.critical if knobs.critical else -1.0, {0.0: "collapsed"}
     if root > 0:
         middle, half = knobs.tau / (2 * (1 + knobs.noise)), knobs.tau / (2 * (1 + knobs.noise)) * root ** 0.5
-        kinds |= {middle - half: "boundary", middle + half: "alive"}
+        kinds |= {middle - half: "border", middle + half: "alive"}
     points = [torch.tensor([p, p ** 2 / knobs.predictor_lr], dtype=torch.float64) for p in kinds]
     rates = [torch.linalg.eigvals(mode_jacobian(x, knobs)).real.sort().values for x in points]
     return [Rest(*x.tolist(), kind, tuple(r.tolist())) for x, kind, r in zip(points, kinds.values(), rates)]
 
-# %% ../nbs/13_predictor_dynamics.ipynb #c1e0764b
-def basin_boundary(
+# %% ../nbs/13_predictor_dynamics.ipynb #b5571045
+def basin_border(
     knobs: Knobs = Knobs(),
     length: float = 4.0,   # of each half, as a share of the plane's natural unit τ/(1 + σ²)
     steps: int = 240,
@@ -109,7 +109,7 @@ def basin_boundary(
     """Return the line of starts (p, s) that end on p*₋: left of it a mode dies, right of it it lives.
 
     It is traced backwards from p*₋ along the direction in which nudges die out, at constant speed."""
-    saddle = [rest for rest in rest_points(knobs) if rest.kind == "boundary"]
+    saddle = [rest for rest in rest_points(knobs) if rest.kind == "border"]
     if not saddle:
         return torch.zeros(0, 2, dtype=torch.float64)
     at = torch.tensor(saddle[0][:2], dtype=torch.float64)
@@ -131,7 +131,7 @@ def matrix_flow(
     stop_gradient: bool = True,
     predictor: bool = True,          # False: the identity in its place, and it stays
 ) -> Tensor:
-    """Return d(state)/dt of the linear siamese network with the loss ½E‖W_p W x1 − sg(W_a x2)‖² (§3)."""
+    """Return d(state)/dt of the linear siamese network with the loss ½E‖W_p W x1 − sg(W_a x2)‖²."""
     W, Wp, *slow = state.unbind(-3)
     eye = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
     X = eye if data is None else data
@@ -140,8 +140,8 @@ def matrix_flow(
     error = (slow[0] if slow else knobs.tau * W) @ X - h @ W @ both
     dWp, dW = error @ W.mT, h.mT @ error - knobs.decay * W
     dWp = knobs.predictor_lr * (0.5 * (dWp + dWp.mT) if symmetric else dWp) - knobs.decay * Wp
-    if not stop_gradient:
-        dW = dW + h @ W @ X - W @ both           # the gradient through the target
+    if not stop_gradient and not slow:           # a slow target has weights of its own
+        dW = dW + knobs.tau * (h @ W @ X - knobs.tau * W @ both)     # the gradient through the target τW
     return torch.stack([dW, dWp if predictor else torch.zeros_like(Wp)] + [knobs.rate * (W - Wa) for Wa in slow], -3)
 
 # %% ../nbs/13_predictor_dynamics.ipynb #1f17356b
@@ -149,7 +149,7 @@ def spectral_predictor(
     F: Tensor,          # (…, d, d) correlation of the outputs, not centred
     eps: float = 0.1,   # ε, the floor that even a dead mode gets
 ) -> Tensor:
-    """Return W_p = U diag(√s + ε √max s) Uᵀ of F = U diag(s) Uᵀ (§4).
+    """Return W_p = U diag(√s + ε √max s) Uᵀ of F = U diag(s) Uᵀ (DirectPred).
 
     choice: ε times √max s, as in the official code; the paper's ε max s changes with the scale of the outputs."""
     s, U = torch.linalg.eigh(F)
@@ -189,7 +189,7 @@ class _Computing(WithTarget):
         return [encoder, *(group | {"lr_factor": self.predictor_factor} for group in predictor)]
 
     def set_predictor(self, z: Sequence[Tensor], t: Sequence[Tensor]) -> None:
-        """Take outputs and targets (B, d) of both views into the averages, at first 0; at each `freq`-th call set W_p."""
+        """Take outputs and targets (B, d) of both views into the averages, at first 0; each `freq`-th call sets W_p."""
         with torch.no_grad(), torch.autocast(z[0].device.type, enabled=False):
             self.moments.lerp_(moments([v.float() for v in z], [v.float() for v in t], self.centred), 1 - self.rho)
             if self.forwards % self.freq == 0:
@@ -208,7 +208,7 @@ class _Computing(WithTarget):
 
 # %% ../nbs/13_predictor_dynamics.ipynb #4d195b8a
 class DirectPred(_Computing):
-    """A linear predictor set from the spectrum of the outputs instead of trained (Tian et al. 2021 §4), and its rivals.
+    """A linear predictor set from the spectrum of the outputs instead of trained (Tian et al. 2021), and its rivals.
 
     Besides: the arguments of WithTarget and Siamese. Defaults are the paper's for CIFAR-10, but for the EMA."""
 
@@ -217,7 +217,7 @@ class DirectPred(_Computing):
                  predictor: str = "linear",         # or "symmetric", trained (Table 3)
                  eps: float = 0.1, rho: float = 0.3,        # ε, and ρ of the moving average of F (Table 6)
                  freq: int = 1,                     # set anew every so many steps; above 1, gradient steps between
-                 centred: bool = False,             # F from outputs without their mean; the paper: worse
+                 centred: bool = False,      # F without the mean of z: worse. deviation: BN is affine, or it were 0
                  predictor_factor: float = 1.0,     # α_p: its learning rate over the encoder's (Fig. 6)
                  encoder_decay: bool = True,        # False: weight decay on the predictor only (Table 5)
                  target: str = "online", tau_schedule: str = "constant",    # with "ema": τ = 0.996 throughout
@@ -233,12 +233,11 @@ class DirectPred(_Computing):
         self.register_buffer("moments", torch.zeros(2, dim, dim))
         self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
-# %% ../nbs/13_predictor_dynamics.ipynb #15c96266
-_FREE, _SYM = {"rule": "gradient"}, {"rule": "gradient", "predictor": "symmetric"}
-_EMA, _T = {"target": "ema"}, "Tian et al. 2021, "
-_TIAN = {   # choice: rate × decay × steps as in the paper's 100 epochs on CIFAR-10: the start is forgotten as far
-    scale: {"method": "dynamics.DirectPred", "parts": {}, "weight_decay": decay}
-    for scale, decay in (("small", 2.3e-3), ("full", 8e-4))}
+# %% ../nbs/13_predictor_dynamics.ipynb #22a224fa
+_T, _MODES = "Tian et al. 2021, ", "decoupled modes"
+# choice: rate × decay × steps as in the paper's 100 epochs on CIFAR-10, so that the start is forgotten as far
+_TIAN = {scale: {"method": "dynamics.DirectPred", "parts": {}, "weight_decay": decay}
+         for scale, decay in (("small", 2.3e-3), ("full", 8e-4))}
 
 
 def _exact(number: str, sentence: str, where: str, test: str) -> Claim:
@@ -246,21 +245,23 @@ def _exact(number: str, sentence: str, where: str, test: str) -> Claim:
 
 
 CLAIMS = [
-    _exact("8", "s − p²/α_p decays as e^(−2ηt): all modes end on one parabola.", "§3.2",
+    _exact("8", "s − p²/α_p decays as e^(−2ηt): all modes end on one parabola.", _MODES,
            "the_invariant_decays_and_every_mode_ends_on_the_parabola"),
     _exact("8-balance", "WWᵀ − W_pᵀW_p/α_p decays as e^(−2ηt), for any data.", "Theorem 1",
            "the_balance_of_the_matrices_decays"),
-    _exact("9", "A weight decay above τ²/(4(1 + σ²)) collapses every start; just below it, not.", "§3.2",
+    _exact("9", "A weight decay above τ²/(4(1 + σ²)) collapses every start; just below it, not.", _MODES,
            "above_the_critical_decay_every_start_collapses"),
-    _exact("10", "On the parabola, p*₋ separates the starts that die from those that live.", "§3.2",
+    _exact("10", "On the parabola, p*₋ separates the starts that die from those that live.", _MODES,
            "on_the_parabola_the_start_decides"),
     _exact("11", "Without stop-gradient, or without predictor, W goes to 0.", "Theorem 2",
            "without_stop_gradient_or_predictor_the_encoder_vanishes"),
-    _exact("12", "W_p and F = WWᵀ come to commute.", "Theorem 3", "the_predictor_aligns_with_the_correlation"),
-    _exact("12-rate", "Doubling α_p halves s and leaves p*.", "§3.2", "doubling_the_rate_halves_s_and_leaves_p"),
+    _exact("12", "A symmetric W_p comes to commute with F = WWᵀ: they share their eigenvectors.", "Theorem 3",
+           "the_predictor_aligns_with_the_correlation"),
+    _exact("12-rate", "Doubling α_p halves s and leaves p*.", _MODES, "doubling_the_rate_halves_s_and_leaves_p"),
 ]
 
-# %% ../nbs/13_predictor_dynamics.ipynb #1a0a8864
+# %% ../nbs/13_predictor_dynamics.ipynb #90b84c46
+_FREE, _SYM, _EMA = {"rule": "gradient"}, {"rule": "gradient", "predictor": "symmetric"}, {"target": "ema"}
 _13 = {"free": _FREE, "symmetric": _SYM}
 _13_EMA = {"free, EMA": _FREE | _EMA, "symmetric, EMA": _SYM | _EMA}
 _DECAY, _RATE = "symmetric, decay on W_p only", "symmetric, α_p = 10"
@@ -288,7 +289,7 @@ CLAIMS += [
           "85.2 against 84.5 on CIFAR-10, 77.9 against 75.1 on STL-10", _14,
           (Collapses("DirectPred", "trained", holds=False), Lower("linear", "trained", "DirectPred")),
           also=_TIAN, priority=3),
-    Claim("relatives-14-centred", "With F from centred outputs DirectPred does worse.", _T + "§4", "–",
+    Claim("relatives-14-centred", "With F from centred outputs DirectPred does worse.", _T + "DirectPred", "–",
           {"DirectPred": _EMA, "centred F": _EMA | {"centred": True}}, (Lower("linear", "centred F", "DirectPred"),),
           also=_TIAN, priority=4),
     Claim("relatives-14-collapse", "Without EMA, and with F from centred outputs, DirectPred's output collapses.",
@@ -300,34 +301,34 @@ CLAIMS += [
           also=_TIAN, priority=4),
 ]
 
-# %% ../nbs/13_predictor_dynamics.ipynb #dabf35c3
-_Z = "Zhang et al. 2022, "
+# %% ../nbs/13_predictor_dynamics.ipynb #785938c9
+_Z = "Zhang et al. 2022"
 _ZHANG = {scale: {"method": "decentring.Pulled"} for scale in ("small", "full")}
 _ZHANG |= {"live": {"method": "decentring.Pulled", "steps": 100}}
 _PULLED, _NONE = {"SimSiam": {}}, {"no predictor": {"predictor": "none"}}
 _VECTOR = {"one vector": {"predictor": "bias"}}
 _BOTH, _INVERSE = {"h on both sides": {"pull": "p_b"}}, {"inverse": {"pull": "inverse"}}
 CLAIMS += [
-    Claim("relatives-19", "Collapsed outputs are all centre, m_o near 1; healthy ones have a small one.", _Z + "§3",
+    Claim("relatives-19", "Collapsed outputs are all centre, m_o near 1; healthy ones have a small one.", _Z,
           "m_o → 1", _PULLED | _NONE,
           (Collapses(*_NONE, "SimSiam"), Between("m_o", *_NONE, 0.9, 1.01), Between("m_o", "SimSiam", -0.01, 0.5)),
           also=_ZHANG, priority=3),
-    Claim("relatives-19-sides", "A pull of unit vectors to their centre raises m_o; to the residual, m_r.", _Z + "§3",
+    Claim("relatives-19-sides", "A pull of unit vectors to their centre raises m_o; to the residual, m_r.", _Z,
           test="test_dynamics.py::test_a_pull_to_the_centre_raises_m_o_and_to_the_residual_m_r"),
 ]
 
 # %% ../nbs/13_predictor_dynamics.ipynb #f7fb5e57
 CLAIMS += [
     Claim("relatives-20", "A predictor on both sides collapses: the predictions agree perfectly, as they never should.",
-          _Z + "Table 2", "collapse", _PULLED | _BOTH,    # p collapses, not z: hence the loss, −1 where all p agree
+          _Z, "collapse", _PULLED | _BOTH,    # p collapses, not z: hence the loss, −1 where all p agree
           (Between("loss", *_BOTH, -1.001, -0.99), Lower("loss", *_BOTH, "SimSiam")), ("live", "small", "full"), _ZHANG,
           priority=3),
-    Claim("relatives-20-features", "And its features stay behind.", _Z + "Table 2", "collapse", _PULLED | _BOTH,
+    Claim("relatives-20-features", "And its features stay behind.", _Z, "collapse", _PULLED | _BOTH,
           (Lower("kNN", *_BOTH, "SimSiam"), Lower("linear", *_BOTH, "SimSiam")), also=_ZHANG, priority=3),
-    Claim("relatives-20-inverse", "A trained inverse predictor on the target's side does not collapse.", _Z + "Fig. 3",
-          "slightly below SimSiam", _PULLED | _BOTH | _INVERSE,
+    Claim("relatives-20-inverse", "A trained inverse predictor on the target's side does not collapse.", _Z,
+          "no collapse", _PULLED | _BOTH | _INVERSE,
           (Collapses(*_INVERSE, "SimSiam", holds=False), Lower("kNN", *_BOTH, *_INVERSE)), also=_ZHANG, priority=3),
-    Claim("relatives-20-vector", "One learned vector as the predictor does not collapse, and is weaker.", _Z + "§4",
+    Claim("relatives-20-vector", "One learned vector as the predictor does not collapse, and is weaker.", _Z,
           "no collapse", _PULLED | _NONE | _VECTOR,
           (Collapses(*_VECTOR, "SimSiam", holds=False), Lower("kNN", *_NONE, *_VECTOR),
            Lower("linear", *_VECTOR, "SimSiam")), also=_ZHANG, priority=3),

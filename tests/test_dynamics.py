@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from simsiam_explained import vectors
+from simsiam_explained.byol import optimal_predictor
 from simsiam_explained.collapse import centre_residual
 from simsiam_explained.decentring import PULLS, Pulled, centre_and_residual, extra_centre, pull_loss
-from simsiam_explained.dynamics import (CLAIMS, DirectPred, Knobs, basin_boundary, integrate, least_squares_predictor,
+from simsiam_explained.dynamics import (CLAIMS, DirectPred, Knobs, basin_border, integrate, least_squares_predictor,
                                         matrix_flow, mode_flow, mode_jacobian, moments, rest_points, spectral_predictor)
 from simsiam_explained.encoders import mlp
 from simsiam_explained.predictor import PREDICTORS
@@ -80,12 +81,14 @@ def test_the_balance_of_the_matrices_decays(slow, device):
     assert torch.allclose(balance, balance[0] * decay[:, None, None], atol=1e-8) and balance[0].norm() > 0.1
 
 
-def test_above_the_critical_decay_every_start_collapses():
-    assert KNOBS.critical == pytest.approx(1 / 6) and Knobs(tau=0.5).critical == pytest.approx(1 / 24)
+@pytest.mark.parametrize("knobs, critical", [(KNOBS, 1 / 6), (Knobs(tau=0.8, noise=0.6, predictor_lr=0.7), 0.1)])
+def test_above_the_critical_decay_every_start_collapses(knobs, critical):
+    assert knobs.critical == pytest.approx(critical)
     p, s = torch.meshgrid(torch.linspace(-1, 2, 7, dtype=torch.float64), torch.linspace(0, 2, 5, dtype=torch.float64), indexing="ij")
-    starts = torch.stack([p, s], -1)
-    assert end(starts, replace(KNOBS, decay=1.05 / 6), 800, 6000).abs().max() < 1e-6
-    alive = end(starts, replace(KNOBS, decay=0.95 / 6), 800, 6000)[..., 0] > 0.3
+    starts, time = torch.stack([p, s], -1), 80 / critical
+    assert end(starts, replace(knobs, decay=1.01 * critical), time, 5000).abs().max() < 1e-4
+    best = knobs.tau / (1 + knobs.noise)
+    alive = end(starts, replace(knobs, decay=0.99 * critical), time, 5000)[..., 0] > best / 2
     assert alive.any() and not alive.all()
 
 
@@ -114,6 +117,29 @@ def test_the_predictor_aligns_with_the_correlation(device):
     size = (correlation @ Wp - Wp @ correlation).flatten(1).norm(dim=1)
     assert size[-1] < 1e-4 * size[0] and size[0] > 0.1 and torch.allclose(Wp, Wp.mT)
     assert torch.allclose(correlation[-1], Wp[-1] @ Wp[-1] / KNOBS.predictor_lr, atol=1e-4)
+    shared = torch.linalg.eigh(Wp[-1])[1]
+    seen = shared.mT @ correlation[-1] @ shared
+    assert (seen - seen.diagonal().diag()).abs().max() < 1e-4 and seen.max() > 0.1           # the same eigenvectors
+
+
+def commutator(a, b):
+    return a @ b - b @ a
+
+
+def test_the_symmetric_flow_is_the_papers_and_its_commutator_shrinks_where_the_theorem_says(device):
+    """F and W_p alone obey a flow, and L = [F, W_p] obeys dL/dt = −(KL + LK): where K is positive definite, it shrinks."""
+    knobs, eye = Knobs(0.07, 2.0, 0.9, 0.4), torch.eye(4, dtype=torch.float64, device=device)
+    W, Wp = matrices(4, 8, device)
+    Wp, F, gain = symmetric(Wp) + 0.5 * eye, W @ W.mT, 1 + knobs.noise
+    dW, dWp = matrix_flow(torch.stack([W, Wp]), knobs, symmetric=True)
+    dF = dW @ W.mT + W @ dW.mT
+    assert torch.allclose(dWp, -knobs.predictor_lr / 2 * gain * (Wp @ F + F @ Wp) + knobs.predictor_lr * knobs.tau * F - knobs.decay * Wp)
+    assert torch.allclose(dF, -gain * (Wp @ Wp @ F + F @ Wp @ Wp) + knobs.tau * (Wp @ F + F @ Wp) - 2 * knobs.decay * F)
+    K = gain * (knobs.predictor_lr / 2 * F + Wp @ Wp - knobs.tau / gain * Wp) + 1.5 * knobs.decay * eye
+    L = commutator(F, Wp)
+    dL = commutator(dF, Wp) + commutator(F, dWp)
+    assert torch.allclose(dL, -(K @ L + L @ K))
+    assert L.norm() > 0.1 and torch.linalg.eigvalsh(K).min() > 0 and (L * dL).sum() < 0
 
 
 def test_doubling_the_rate_halves_s_and_leaves_p():
@@ -128,13 +154,13 @@ def test_doubling_the_rate_halves_s_and_leaves_p():
 @pytest.mark.parametrize("knobs", [KNOBS, Knobs(0.02, 3.0, 0.7, 0.2), Knobs(0.3, 1.0, 0.5, 0.5)])
 def test_rest_points_stand_still_and_their_kind_is_what_the_jacobian_says(knobs):
     rests = rest_points(knobs)
-    assert [r.kind for r in rests] == ["collapsed", "boundary", "alive"][:len(rests)]
+    assert [r.kind for r in rests] == ["collapsed", "border", "alive"][:len(rests)]
     assert len(rests) == (3 if knobs.decay < knobs.critical else 1)
     for rest in rests:
         here = point(rest.p, rest.s)
         assert mode_flow(here, knobs).abs().max() < 1e-12
         assert torch.allclose(torch.linalg.eigvals(mode_jacobian(here, knobs)).real.sort().values, point(*rest.rates))
-        assert (max(rest.rates) > 0) == (rest.kind == "boundary")
+        assert (max(rest.rates) > 0) == (rest.kind == "border")
 
 
 def test_without_decay_there_are_lines_and_no_points():
@@ -142,6 +168,8 @@ def test_without_decay_there_are_lines_and_no_points():
         rest_points(Knobs(decay=0.0))
     on_lines = point([0.7, 0.0], [-0.2, 0.0], [1 / 1.5, 0.3], [1 / 1.5, 2.0])
     assert mode_flow(on_lines, Knobs(decay=0.0)).abs().max() < 1e-15
+    starts = point([0.3, 0.1], [-0.5, 0.3], [0.0, 0.01])                  # s > p²/α_p is enough to live
+    assert torch.allclose(end(starts, Knobs(decay=0.0), 400, 4000)[:, 0], point(*[1 / 1.5] * 3), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["decay", "predictor_lr", "tau", "noise", "rate"])
@@ -153,8 +181,8 @@ def test_a_knob_below_zero_is_refused(name):
 
 
 @pytest.mark.parametrize("knobs", [KNOBS, Knobs(0.03, 4.0, 1.0, 0.5), Knobs(0.02, 1.0, 0.6, 0.3)])
-def test_starts_beside_the_boundary_go_opposite_ways(knobs):
-    line = basin_boundary(knobs)
+def test_starts_beside_the_border_go_opposite_ways(knobs):
+    line = basin_border(knobs)
     near = line[(line[:, 1] > 0.02) & (line[:, 1] < 0.8)][::20]
     assert len(near) >= 4 and (line[:-1] - line[1:]).norm(dim=1).max() < 0.1
     shift = point(0.0, 0.01)
@@ -162,8 +190,8 @@ def test_starts_beside_the_boundary_go_opposite_ways(knobs):
     assert (above > 0.9 * rest_points(knobs)[2].p).all() and (below < 0.5 * rest_points(knobs)[1].p).all()
 
 
-def test_above_the_critical_decay_there_is_no_boundary():
-    assert basin_boundary(Knobs(decay=0.17)).shape == (0, 2)
+def test_above_the_critical_decay_there_is_no_border():
+    assert basin_border(Knobs(decay=0.17)).shape == (0, 2)
 
 
 def test_a_slow_target_moves_as_the_matrices_say(device):
@@ -187,19 +215,21 @@ def test_in_the_eigenbasis_the_matrices_are_the_modes(device):
     assert torch.allclose(back, torch.stack([modes[:, 1].diag(), modes[:, 0].diag()]), atol=1e-9)
 
 
-@pytest.mark.parametrize("stop, predictor", [(True, True), (False, True), (True, False)])
-def test_the_matrix_flow_is_the_gradient_of_the_expected_loss(stop, predictor, device):
+@pytest.mark.parametrize("stop, predictor, tau", [(True, True, 1.0), (False, True, 1.0), (True, False, 1.0), (True, True, 0.8),
+                                                  (False, True, 0.8), (False, False, 0.8)])
+def test_the_matrix_flow_is_the_gradient_of_the_expected_loss(stop, predictor, tau, device):
     """With Cholesky factors as the data, the mean over their columns is the expectation, exactly."""
     (a, b), (W, Wp) = matrices(3, 5, device), matrices(3, 6, device)
     X, spread = a @ a.mT, b @ b.mT
     eye = torch.eye(3, dtype=torch.float64, device=device)
     W, h = W.requires_grad_(), (Wp if predictor else eye).clone().requires_grad_()
-    target = W.detach() if stop else W
+    target = tau * (W.detach() if stop else W)
     joint = torch.cat([torch.cat([X + spread, X], 1), torch.cat([X, X + spread], 1)])      # of (x1, x2)
     error = torch.cat([h @ W, -target], 1)
     loss = 0.5 * torch.trace(error @ joint @ error.mT) + 0.05 * (W.square().sum() + h.square().sum())
     gradient = torch.autograd.grad(loss, (W, h))
-    flow = matrix_flow(torch.stack([W.detach(), Wp]), replace(KNOBS, decay=0.1), X, spread, stop_gradient=stop, predictor=predictor)
+    knobs = replace(KNOBS, decay=0.1, tau=tau)
+    flow = matrix_flow(torch.stack([W.detach(), Wp]), knobs, X, spread, stop_gradient=stop, predictor=predictor)
     assert torch.allclose(flow[0], -gradient[0])
     assert torch.allclose(flow[1], -gradient[1]) if predictor else not flow[1].any()
 
@@ -231,6 +261,19 @@ def test_the_least_squares_predictor_is_the_minimum(device):
     W = least_squares_predictor(own, cross, ridge=0.0).requires_grad_()
     loss = (z1 @ W.mT - z2).square().sum() + (z2 @ W.mT - z1).square().sum()
     assert torch.autograd.grad(loss, W)[0].abs().max() < 1e-8 * loss
+
+
+def test_the_least_squares_predictor_is_chapter_12s_of_both_directions(device):
+    z1, z2 = (v.double() for v in outputs(device=device))
+    both_ways = optimal_predictor(torch.cat([z1, z2]), torch.cat([z2, z1]), ridge=0.05)
+    assert torch.allclose(least_squares_predictor(*moments([z1, z2], [z1, z2]), ridge=0.05), both_ways.T)
+
+
+def test_where_the_regression_is_solved_only_decay_moves_the_encoder(device):
+    (a, b), W = matrices(3, 5, device), matrices(3, 9, device)[0]
+    X, spread = a @ a.mT, b @ b.mT
+    best = least_squares_predictor(W @ (X + spread) @ W.mT, KNOBS.tau * W @ X @ W.mT, ridge=0.0)
+    assert torch.allclose(matrix_flow(torch.stack([W, best]), KNOBS, X, spread)[0], -KNOBS.decay * W, atol=1e-9)
 
 
 def test_moments_by_hand():
