@@ -257,6 +257,15 @@ CLAIMS += [
            "App. I", "52.5 < 66.6", _PLAIN | _TAU0 | _SOLVED, Collapses(*_SOLVED, _OUR, holds=False),
            Lower("linear", *_SOLVED, _FAST), priority=4),
 ]
+# Ours, registered when 3 and 5 had been contradicted at small scale; rate and ridge by one run an arm, on seed 100
+_STEEP, _FIRM = {"base_lr": 1.6}, {f"{arm}, ridge 0.1": of | {"ridge": 0.1} for arm, of in _SOLVED.items()}
+CLAIMS += [
+    Claim("byol-3-rate", "At eight times the rate BYOL with τ = 0 collapses, and BYOL does not.", "ours", "–",
+          _PLAIN | {_COPY: _TAU0[_COPY]}, (Collapses(_COPY, _OUR), Lower("linear", _COPY, _OUR)), ("small",),
+          {"small": _AT["small"] | _STEEP}, priority=4),
+    Claim("byol-5-ridge", "A solved predictor that is held back, by a ridge of 0.1, prevents the collapse at τ = 0.", "ours",
+          "–", _PLAIN | _FIRM, (Collapses(*_FIRM, _OUR, holds=False),), ("small",), _AT, priority=4),
+]
 
 # %% ../nbs/12_ema.ipynb #d4267c65
 _GONE = {"no predictor": {"predictor": "none"}, "no target": {"target": "online"},
