@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["one_of", "positive", "check_features", "check_labels", "check_pixels", "check_generator",
+__all__ = ["one_of", "positive", "number", "check_features", "check_labels", "check_pixels", "check_generator",
            "check_writable", "quick", "pick_device", "usable_cores"]
 
 
@@ -31,6 +32,13 @@ def positive(what: str, given: object) -> int:
     if given < 1:
         raise ValueError(f"{what}: got {given}, expected a whole number ≥ 1.")
     return given
+
+
+def number(what: str, given: float, low: float, high: float = math.inf) -> float:
+    """Return `given` as a float if it is finite and in [low, high]; otherwise ValueError."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high or given == math.inf:
+        raise ValueError(f"{what}: got {given!r}, expected a number from {low:g} to {high:g}.")
+    return float(given)
 
 
 def check_features(x: Tensor, what: str = "features") -> Tensor:
