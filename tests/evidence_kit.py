@@ -1,6 +1,7 @@
 """What the tests of the evidence machine share: the smallest recipe that is whole, and records without a run."""
 import torch
 
+from simsiam_explained import evidence, recipe
 from simsiam_explained.recipe import SCHEMA, base
 from simsiam_explained.records import Record, machine
 
@@ -10,6 +11,12 @@ TINY = base("live").but(steps=4, n=96, batch=16, size=16, width=4, dim=16, predi
 def figures(**changes):
     """A row of figures as a run of a healthy arm leaves it."""
     return {"loss": -0.8, "std": 0.9, "AUC": 0.8, "rank": 20.0, "kNN": 0.6, "linear": 0.7, "layers": {}} | changes
+
+
+def claims_on_tiny(monkeypatch):
+    """Let every claim stand on TINY; its images are grey, so those that a claim adds to them must be."""
+    monkeypatch.setattr(evidence, "base", lambda scale: TINY)
+    monkeypatch.setitem(recipe.SHAPES, "cifar100", (50_000, 1, 32))
 
 
 def record(recipe=TINY, seed=0, rules=None, status="ok", speed=100.0, **final):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_kit import TINY, record
+from evidence_kit import TINY, claims_on_tiny, record
 from PIL import Image
 
 from simsiam_explained import cli, evidence, ledger, weights
@@ -120,7 +120,7 @@ def test_it_is_installed_as_a_command():
 @pytest.fixture
 def tiny(monkeypatch, folders):
     """All claims at their smallest, in empty folders."""
-    monkeypatch.setattr(evidence, "base", lambda scale: TINY)
+    claims_on_tiny(monkeypatch)
     return folders
 
 

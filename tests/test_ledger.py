@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evidence_kit import TINY, record
+from evidence_kit import TINY, claims_on_tiny, record
 
 from simsiam_explained import evidence, ledger
 from simsiam_explained.evidence import Between, Claim, Collapses, Lower, Near, Number, claims, judge
@@ -12,14 +12,13 @@ from simsiam_explained.ledger import MARKS, conditions, numbers, page, provenanc
 from simsiam_explained.recipe import SCALES
 from simsiam_explained.records import Shelf, read_shelf
 
-WORLD = TINY.but(images="cifar10")     # of three channels, as CIFAR-100 has, which some claims train on besides
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 @pytest.fixture
 def shelf(monkeypatch):
     """Three whole pairs for simsiam-9 at every scale: without the stop-gradient it falls."""
-    monkeypatch.setattr(evidence, "base", lambda scale: WORLD)
+    claims_on_tiny(monkeypatch)
     claim, found = claims()["simsiam-9"], {}
     on, off = claim.recipes("small").values()
     for seed in range(3):
@@ -82,7 +81,7 @@ def test_the_page_of_a_claim(shelf):
     said = page(claims()["simsiam-9"], shelf)
     claim = claims()["simsiam-9"]
     for word in (claim.sentence, claim.source, claim.paper, claim.rule_hash, "small: direction reproduced (n = 3)",
-                 f"recipe {WORLD.key}, seeds [0, 1, 2]", "loss −0.989 against −0.799", "untrained kNN", "0.602"):
+                 f"recipe {TINY.key}, seeds [0, 1, 2]", "loss −0.989 against −0.799", "untrained kNN", "0.602"):
         assert word in said, word
     assert "test_simsiam.py::" in page(claims()["simsiam-1"], shelf)
     assert "no runs yet" in page(Claim("x", "It is.", "§"), shelf)
@@ -93,16 +92,16 @@ def test_late_rules_and_diverged_runs_are_in_the_table(shelf):
     late = Shelf({at: replace(r, rules={}) for at, r in shelf.records.items()})
     assert verdicts(["simsiam-9"], late)["small"].item() == "direction reproduced (n = 3), rule newer than its runs"
     gone = {at: replace(r, status="diverged", final=dict.fromkeys(r.final, math.nan) | {"layers": {}})
-            for at, r in shelf.records.items() if at[0] != WORLD.key}
+            for at, r in shelf.records.items() if at[0] != TINY.key}
     verdict = judge(claims()["simsiam-9"], Shelf(shelf.records | gone), "small")
     assert verdict.word == "not tested" and "diverged" in set(numbers(verdict)["status"]) and "nan" in page(
         claims()["simsiam-9"], Shelf(shelf.records | gone)).lower()
 
 
 def test_where_records_come_from(shelf):
-    runs = {"on": list(shelf.of(WORLD.key).values()), "none": []}
+    runs = {"on": list(shelf.of(TINY.key).values()), "none": []}
     said = provenance(runs)
-    assert f"on  recipe {WORLD.key}  seeds 0, 1, 2  1 s a run, 100 images/s" in said
+    assert f"on  recipe {TINY.key}  seeds 0, 1, 2  1 s a run, 100 images/s" in said
     assert "commit not known, code c0de" in said and said.count("Python") == 1 and "torch" in said
     other = [replace(r, code="0ther", wall=3.0) if r.seed else r for r in runs["on"]]
     assert provenance({"on": other}).count("Python") == 2 and "1 to 3 s a run" in provenance({"on": other})

@@ -4,9 +4,9 @@ import math
 
 import pandas as pd
 import pytest
-from evidence_kit import TINY
+from evidence_kit import TINY, claims_on_tiny
 
-from simsiam_explained import cli, evidence, pilot
+from simsiam_explained import cli, pilot
 from simsiam_explained.pilot import CASES, gains, pilot_of
 from simsiam_explained.records import records_dir
 
@@ -112,6 +112,6 @@ def test_the_small_scale_needs_no_pilot(asked, monkeypatch):
 
 def test_the_full_scale_runs_on_a_cpu_with_tiny_recipes(monkeypatch, folders, capsys):
     """The whole way but for its size: no pilot is due there, the longest runs wait, the rest becomes records."""
-    monkeypatch.setattr(evidence, "base", lambda scale: TINY)
+    claims_on_tiny(monkeypatch)
     assert cli.main(["reproduce", "simsiam-9", "simsiam-19", "--scale", "full", "--seeds", "1", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.endswith("3 records made\n") and len(list(records_dir().glob("*.json"))) == 3
