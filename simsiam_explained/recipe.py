@@ -200,8 +200,8 @@ class Recipe:
 @cache
 def _cost(recipe: Recipe) -> tuple[float, int]:
     """Return (operations of one view's way forward through backbone, projector and predictor; views of an image)."""
-    method, x = recipe.build(), torch.zeros(2, *recipe.shape)
-    with FlopCounterMode(display=False) as counted, in_eval(method), torch.no_grad():
+    method, x = recipe.build().requires_grad_(False), torch.zeros(2, *recipe.shape)   # no_grad: an error in torch 2.4
+    with FlopCounterMode(display=False) as counted, in_eval(method):
         method.predictor(method.projector(method.backbone(x)))
     return counted.get_total_flops() / len(x), method.views_per_image
 
