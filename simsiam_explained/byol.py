@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import number as _number, one_of
+from .checks import number, one_of
 from .conditions import CostsLess
 from .evidence import Between, Claim, Collapses, Lower, Near, Number
 from .norms import swap_norm
@@ -136,7 +136,7 @@ class WithTarget(_Following):
         for head in () if bias_out else (self.projector, self.predictor):
             _drop_output_bias(head)
         swap_norm(self, norm)
-        self.follows, self.tau = one_of("target", target, TARGETS), _number("tau", tau, 0, 1)
+        self.follows, self.tau = one_of("target", target, TARGETS), number("tau", tau, 0, 1)
         self.tau_schedule = one_of("tau_schedule", tau_schedule, ("cosine", "constant"))
         self.norm, self.average_buffers, self.target = norm, average_buffers, None
         if target != "online":   # choice: it starts as a copy, as in most ports; the authors saw no difference
@@ -197,11 +197,11 @@ class BYOL(_Training):
                  loss_scale: float = 1.0,         # ¼ gives SimSiam's gradient; the paper's sum is four times that
                  **parts):
         super().__init__(backbone, predictor="none" if predictor == "optimal" else predictor, **parts)
-        self.optimal, self.normalise, self.ridge = predictor == "optimal", normalise, _number("ridge", ridge, 0)
-        self.predictor_factor = _number("predictor_factor", predictor_factor, 0)
-        self.projector_factor = _number("projector_factor", projector_factor, 0)
-        self.beta, self.temperature = _number("beta", beta, 0), _number("temperature", temperature, 1e-6)
-        self.loss_scale = _number("loss_scale", loss_scale, 0)
+        self.optimal, self.normalise, self.ridge = predictor == "optimal", normalise, number("ridge", ridge, 0)
+        self.predictor_factor = number("predictor_factor", predictor_factor, 0)
+        self.projector_factor = number("projector_factor", projector_factor, 0)
+        self.beta, self.temperature = number("beta", beta, 0), number("temperature", temperature, 1e-6)
+        self.loss_scale = number("loss_scale", loss_scale, 0)
         if self.beta and not normalise:
             raise ValueError(f"beta: got {beta} with normalise=False; the negatives compare directions, so normalise.")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["one_of", "positive", "number", "check_features", "check_labels", "check_pixels", "check_generator",
+__all__ = ["one_of", "positive", "number", "flag", "check_features", "check_labels", "check_pixels", "check_generator",
            "check_writable", "quick", "pick_device", "usable_cores"]
 
 
@@ -39,6 +39,13 @@ def number(what: str, given: float, low: float, high: float = math.inf) -> float
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high or given == math.inf:
         raise ValueError(f"{what}: got {given!r}, expected a number from {low:g} to {high:g}.")
     return float(given)
+
+
+def flag(what: str, given: bool) -> bool:
+    """Return `given` if it is True or False; otherwise TypeError."""
+    if not isinstance(given, bool):
+        raise TypeError(f"{what}: got {given!r}, expected True or False.")
+    return given
 
 
 def check_features(x: Tensor, what: str = "features") -> Tensor:

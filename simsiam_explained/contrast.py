@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .byol import WithTarget, _number
-from .checks import one_of, positive
+from .byol import WithTarget
+from .checks import flag, number, one_of, positive
 from .conditions import LowerInside, NoGain
 from .em import AtLeast
 from .encoders import feature_dim
@@ -59,13 +59,6 @@ class Leading(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :self.d]
 
-
-def _flag(what: str, given: bool) -> bool:
-    """Return True or False, or an error."""
-    if not isinstance(given, bool):
-        raise TypeError(f"{what}: got {given!r}, expected True or False.")
-    return given
-
 # %% ../nbs/14_negatives.ipynb #92068abf
 class _Contrasting(Siamese):
     """SimCLR's forward pass; its arguments stand below."""
@@ -101,8 +94,8 @@ class SimCLR(_Contrasting):
                          layers=1 if head == "linear" else layers, shape=shape, **parts)
         if head in ("none", "direct"):
             self.projector = Leading(dim)
-        self.temperature, self.head = _number("temperature", temperature, 1e-6), head
-        self.stop_gradient, self.normalise = _flag("stop_gradient", stop_gradient), _flag("normalise", normalise)
+        self.temperature, self.head = number("temperature", temperature, 1e-6), head
+        self.stop_gradient, self.normalise = flag("stop_gradient", stop_gradient), flag("normalise", normalise)
 
 # %% ../nbs/14_negatives.ipynb #5048bd9a
 _AT = {  # choice: by kNN on held-out training images, seed 100; twice the small rate was within 0.01
@@ -201,11 +194,11 @@ class MoCo(_Asking):
                  batch: int | None = None,    # images of a batch, where known: a queue that does not fit is refused now
                  predictor: str = "none", dim: int = 128, hidden: int | None = None, layers: int = 2, bn: str = "none",
                  seed: int = 0, **parts):
-        super().__init__(backbone, target="ema", tau=_number("m", m, 0, 1), tau_schedule="constant", bias_out=True,
+        super().__init__(backbone, target="ema", tau=number("m", m, 0, 1), tau_schedule="constant", bias_out=True,
                          predictor=predictor, dim=dim, hidden=hidden, layers=layers, bn=bn, seed=seed, **parts)
-        self.temperature, self.symmetric = _number("temperature", temperature, 1e-6), _flag("symmetric", symmetric)
+        self.temperature, self.symmetric = number("temperature", temperature, 1e-6), flag("symmetric", symmetric)
         self.pairs = PAIRS["symmetric" if symmetric else "asymmetric"]
-        self.bn_groups, self.shuffle, self._fresh = positive("bn_groups", bn_groups), _flag("shuffle", shuffle), None
+        self.bn_groups, self.shuffle, self._fresh = positive("bn_groups", bn_groups), flag("shuffle", shuffle), None
         if bn_groups > 1:
             split_bn(self, bn_groups)
         size = positive("queue", queue) if queue else 0

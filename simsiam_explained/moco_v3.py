@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from . import vit
 from .byol import _AT as BYOL_AT
-from .byol import _number, ema, tau_at
-from .checks import one_of
+from .byol import ema, tau_at
+from .checks import flag, number, one_of
 from .codes import _SHARED as SWAV_AT
 from .conditions import CostsLess, NoGain
 from .contrast import _AT as CONTRAST_AT
-from .contrast import _flag, unit
+from .contrast import unit
 from .em import AtLeast
 from .encoders import feature_dim, mlp
 from .evidence import Claim, Collapses, Lower, Near
@@ -106,13 +106,13 @@ class MoCoV3(_Contrasting):
                  shape: tuple | None = None, seed: int = 0):      # (C, H, W) of an image; of the heads' first weights
         super().__init__()
         layers, out = HEADS[one_of("made_for", made_for, HEADS)]
-        self.backbone, self.bn = backbone, _flag("bn", bn)
+        self.backbone, self.bn = backbone, flag("bn", bn)
         self.projector = _head((feature_dim(backbone, shape), *[hidden] * (layers - 1), dim), bn, True, seed)
         none = one_of("predictor", predictor, ("mlp", "none")) == "none"
         self.predictor = nn.Identity() if none else _head((dim, hidden, dim), bn, out, seed + 1)
-        self.m, self.m_schedule = _number("m", m, 0, 1), one_of("m_schedule", m_schedule, ("cosine", "constant"))
-        self.temperature, self.scaled = _number("temperature", temperature, 1e-6), _flag("scaled", scaled)
-        self.symmetric, self.clip = _flag("symmetric", symmetric), clip
+        self.m, self.m_schedule = number("m", m, 0, 1), one_of("m_schedule", m_schedule, ("cosine", "constant"))
+        self.temperature, self.scaled = number("temperature", temperature, 1e-6), flag("scaled", scaled)
+        self.symmetric, self.clip = flag("symmetric", symmetric), clip
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         if clip is not None:
             clip_gradients(first_layer(backbone), clip)
@@ -160,7 +160,7 @@ def clip_gradients(layer: nn.Module, limit: float) -> list:
     """From now on shorten each gradient of `layer`'s own weights to length `limit`, before any optimiser sees it.
 
     Returns the hooks' handles; .remove() of each undoes it. §4.2 of MoCo v3 clips the first layer alone."""
-    limit = _number("limit", limit, 1e-30)
+    limit = number("limit", limit, 1e-30)
 
     def shorten(w: Tensor) -> None:
         w.grad.mul_((limit / w.grad.norm().clamp_min(1e-30)).clamp_max(1.0))

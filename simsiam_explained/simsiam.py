@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import one_of
+from .checks import flag, one_of
 from .encoders import feature_dim
 from .encoders import projector as projector_head
 from .evidence import Between, Claim, Collapses, Lower, Number
@@ -118,9 +118,7 @@ class SimSiam(Siamese):
                  symmetry: str = "symmetric",  # symmetric | asymmetric | asymmetric 2x, §4.6
                  **parts):
         super().__init__(backbone, **parts)
-        if not isinstance(stop_gradient, bool):
-            raise TypeError(f"stop_gradient: got {stop_gradient!r}, expected True or False.")
-        self.stop_gradient = stop_gradient
+        self.stop_gradient = flag("stop_gradient", stop_gradient)
         self.similarity = SIMILARITY[one_of("similarity", similarity, SIMILARITY)]
         self.pairs = PAIRS[one_of("symmetry", symmetry, PAIRS)]
         self.views_per_image = 1 + max(max(pair) for pair in self.pairs)

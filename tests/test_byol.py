@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from nets import Pixels
+from nets import Pixels, gradients, rows, two_views
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,22 +25,6 @@ SMALL = dict(dim=8, hidden=10, predictor_hidden=6, shape=(3, 4, 4))
 
 def small(device="cpu", **switches):
     return BYOL(Pixels(), **SMALL | switches).double().to(device)
-
-
-def two_views(device="cpu", batch=16, seed=1):
-    g = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, 4, 4, generator=g, dtype=torch.float64).to(device) for _ in range(2)]
-
-
-def rows(n=6, d=4, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, d, generator=g, dtype=torch.float64) for _ in range(2)]
-
-
-def gradients(method, xs):
-    method.zero_grad()
-    method(*xs).loss.backward()
-    return {name: w.grad.clone() for name, w in method.named_parameters() if w.grad is not None}
 
 
 # ---- the target ----

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from nets import Pixels
+from nets import Pixels, two_views
 from torch.nn import functional as F
 
 from simsiam_explained.codes import DINO, Prototypes, SwAV, entropies, sinkhorn, swapped_loss, use_of
@@ -23,11 +23,6 @@ def swav(device="cpu", **switches):
 
 def dino(device="cpu", **switches):
     return DINO(Pixels(), **SMALL | switches).double().to(device)
-
-
-def two_views(device="cpu", batch=16, seed=1):
-    g = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, 4, 4, generator=g, dtype=torch.float64).to(device) for _ in range(2)]
 
 
 def cosines(*shape, seed=0):

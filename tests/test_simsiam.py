@@ -1,7 +1,7 @@
 """SimSiam's exact claims (numbers of the paper's sections in the test names' docstrings) and its refusals."""
 import pytest
 import torch
-from nets import Pixels
+from nets import Pixels, gradients
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,12 +16,6 @@ def small(device, **switches):
 def views(device, n=2, batch=16, seed=1):
     g = torch.Generator().manual_seed(seed)
     return [torch.randn(batch, 3, 4, 4, generator=g, dtype=torch.float64).to(device) for _ in range(n)]
-
-
-def gradients(method, xs):
-    method.zero_grad()
-    method(*xs).loss.backward()
-    return {name: w.grad.clone() for name, w in method.named_parameters() if w.grad is not None}
 
 
 def test_squared_distance_of_unit_vectors_is_two_plus_two_D(device):
