@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 
 import pandas as pd
 
-from .evidence import Between, Claim, Collapses, Lower, Near, Number, Verdict, claims, judge, values
+from .evidence import VERDICTS, Between, Claim, Collapses, Lower, Near, Number, Verdict, claims, judge, values
 from .memory import whole_file
 from .recipe import SCALES
 from .records import Record, Shelf, read_shelf
@@ -16,6 +17,9 @@ from .records import Record, Shelf, read_shelf
 __all__ = ["verdicts", "numbers", "conditions", "provenance", "page", "write_results"]
 
 NUMBERS = ("loss", "std", "AUC", "rank", "kNN", "linear", "untrained kNN")
+FAMILIES = {"simsiam": "SimSiam", "zhang": "Its centre and its residual", "byol": "BYOL", "moco_v3": "MoCo v3, and ViTs",
+            "relatives": "DirectPred, SimCLR, MoCo, SwAV, DINO", "parts": "The map of parts",
+            "collapse": "Partial collapse, and the order of the images"}       # {what a claim's name begins with: title}
 MARKS = ("<!-- results: made by `simsiam-explained claims --readme README.md` -->\n", "<!-- end results -->")
 
 
@@ -38,7 +42,7 @@ def numbers(verdict: Verdict, measures: Iterable[str] = NUMBERS) -> pd.DataFrame
 
 
 def _figure(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−") if abs(value) < 2 else f"{value:.1f}"
+    return f"{value:.{3 if abs(value) < 2 else 1}f}".replace("-", "−")
 
 
 def _bound(value: float) -> str:
@@ -114,11 +118,8 @@ def page(claim: Claim, shelf: Shelf | None = None) -> str:
     return "\n".join(lines)
 
 
-def _runs_say(claim: Claim, shelf: Shelf, scale: str) -> str:
-    """Return one cell of the README: the verdict at one scale, and the figures that it rests on; "" without runs."""
-    verdict = judge(claim, shelf, scale)
-    if not verdict.seeds or claim.test:
-        return ""
+def _runs_say(claim: Claim, verdict: Verdict, scale: str) -> str:
+    """Return what one cell of the README says of a verdict at one scale, and the figures that it rests on."""
     first = next(iter(verdict.rows))           # the healthy arm; it need not be named, nor can the other of two
     arms = [getattr(condition, "arm", "") for condition in verdict.conditions]     # one on four arms names none
     seen = [(f"{arm}: " if arm and (len(verdict.rows) > 2 or arm == first) else "") + row.seen
@@ -129,14 +130,24 @@ def _runs_say(claim: Claim, shelf: Shelf, scale: str) -> str:
 
 
 def _results(shelf: Shelf) -> str:
-    """Return the README's block: the claims that something is known of, one row each."""
-    lines, exact, silent = ["| claim | the paper | our runs |", "|---|---|---|"], 0, 0
+    """Return the README's block: for each family the claims that have a verdict, one row each, to unfold."""
+    words, rows, exact, silent = defaultdict(Counter), defaultdict(list), 0, 0
     for claim in claims().values():
-        said = [text for scale in reversed(SCALES) if (text := _runs_say(claim, shelf, scale))]
-        exact, silent = exact + bool(claim.test), silent + (not said and not claim.test)
-        if said:
-            lines.append(f"| {claim.sentence} `{claim.id}` | {claim.paper or '–'} ({claim.source}) | {'<br>'.join(said)} |")
-    return "\n".join([*lines, "", f"{exact} further claims are exact and held by tests; {silent} are not tested yet."])
+        found = {} if claim.test else {scale: judge(claim, shelf, scale) for scale in reversed(SCALES)}
+        found = {scale: verdict for scale, verdict in found.items() if verdict.word != "not tested"}
+        exact, silent = exact + bool(claim.test), silent + (not found and not claim.test)
+        if found:
+            family = claim.id.split("-")[0]
+            words[family].update(verdict.word for verdict in found.values())
+            said = "<br>".join(_runs_say(claim, verdict, scale) for scale, verdict in found.items())
+            rows[family].append(f"| {claim.sentence} `{claim.id}` | {claim.paper or '–'} ({claim.source}) | {said} |")
+    lines = []
+    for family, title in FAMILIES.items():
+        if family in rows:
+            counts = ", ".join(f"{words[family][word]} {word}" for word in VERDICTS if words[family][word])
+            lines += [f"<details><summary><b>{title}</b>: {counts}</summary>", "", "| claim | the paper | our runs |",
+                      "|---|---|---|", *rows[family], "", "</details>", ""]
+    return "\n".join([*lines, f"{exact} further claims are exact and held by tests; {silent} are not tested yet."])
 
 
 def write_results(readme: str | Path, shelf: Shelf | None = None) -> bool:

@@ -235,7 +235,7 @@ def test_the_verdict_on_the_claim_needs_three_seeds_of_every_arm():
     verdict = judge(claim, shelf_of(recipes), "small")
     assert verdict.word == "direction reproduced" and verdict.seeds == (0, 1, 2)
     assert ledger.conditions(verdict)["seen"][0].startswith("R² left out")
-    assert "all arms: R² left out" in ledger._runs_say(claim, shelf_of(recipes), "small")
+    assert "all arms: R² left out" in ledger._runs_say(claim, verdict, "small")
     assert judge(claim, shelf_of(recipes, seeds=2), "small").word == "not tested"
     assert judge(claim, shelf_of(recipes[:-1]), "small").word == "not tested"        # an arm that is missing
     assert judge(claim, Shelf(), "small").word == "not tested"

@@ -114,7 +114,8 @@ def test_the_results_go_between_the_marks_and_nowhere_else(shelf, tmp_path):
     readme.write_text(f"before\n{MARKS[0]}old\n{MARKS[1]}\nafter\n", encoding="utf-8")
     assert write_results(readme, shelf) and not write_results(readme, shelf)
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{MARKS[0]}| claim |") and text.endswith(f"{MARKS[1]}\nafter\n")
+    assert text.startswith(f"before\n{MARKS[0]}<details><summary><b>SimSiam</b>: ") and text.endswith(f"{MARKS[1]}\nafter\n")
+    assert text.count("<details>") == text.count("</details>") >= 1 and "**not tested**" not in text
     line = next(line for line in text.splitlines() if "`simsiam-9`" in line)
     assert line.count("|") == 4 and "**direction reproduced** (n = 3)" in line and "kNN 0.201 against 0.601" in line
     exact = sum(bool(claim.test) for claim in claims().values())
@@ -133,6 +134,10 @@ def test_no_text_of_a_claim_breaks_a_table():
     assert not [claim.id for claim in claims().values() if "|" in claim.sentence + claim.source + claim.paper]
 
 
+def test_every_claim_belongs_to_a_family_of_the_readme():
+    assert {claim.split("-")[0] for claim in claims()} == set(ledger.FAMILIES)
+
+
 def test_our_readme_has_its_place_for_the_results():
     text = README.read_text(encoding="utf-8")
     assert text.count(MARKS[0]) == text.count(MARKS[1]) == 1 and text.index(MARKS[0]) < text.index(MARKS[1])
@@ -146,5 +151,5 @@ def test_the_runs_of_every_claim_can_be_told(name):
     scale = [scale for scale in SCALES if claim.recipes(scale)][0]
     found = {(recipe.key, seed): record(recipe, seed, {claim.id: claim.rule_hash})
              for recipe in claim.recipes(scale).values() for seed in range(3)}
-    told = ledger._runs_say(claim, Shelf(found), scale)
+    told = ledger._runs_say(claim, judge(claim, Shelf(found), scale), scale)
     assert told.startswith(f"{scale}: **") and "(n = 3)" in told
