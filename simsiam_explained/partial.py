@@ -186,7 +186,8 @@ def _means(found: Sequence[Record], measures: Sequence[str]) -> dict[str, float]
 def screen(shelf: Shelf | None = None) -> pd.DataFrame:
     """Return a row for each point of narrow.SCREEN: what it is, how many seeds there are, their means, and a reading.
 
-    The reading is `separate`'s, where twice the steps and a slow target are recorded too; otherwise "not tested"."""
+    The loss of a slow target is put on SimSiam's scale, where −1 is agreement. The reading is `separate`'s, where
+    twice the steps and a slow target are recorded too; otherwise "not tested"."""
     shelf, rows, measures = shelf or read_shelf(), {}, ("loss", "std", "AUC", "AUC rise", "kNN", "linear", "gain")
     small = base("small").but(**NARROW)
     for name, changes in SCREEN.items():
@@ -194,8 +195,9 @@ def screen(shelf: Shelf | None = None) -> pd.DataFrame:
         known = r.method == small.method and {"longer": r.but(steps=2 * r.steps), "control": r.but(**SLOW["small"])}
         found = {arm: list(shelf.of(other.key).values()) for arm, other in ({"point": r} | (known or {})).items()}
         there = {arm: _means(records, ("gain", "AUC")) for arm, records in found.items()}
-        net = dict(r.net)
+        net, means = dict(r.net), _means(found["point"], measures)
+        means["loss"] -= 0 if known else 1      # a quarter of BYOL's sum is SimSiam's loss, and 1
         rows[name] = {"width": net["width"], "blocks": net["blocks"][0], "images": f"{r.count:,} {r.images}", "pixels": r.shape[1],
                       "rate": r.base_lr, "steps": r.steps, "order": r.order.split(".")[1], "seeds": len(found["point"]),
-                      **_means(found["point"], measures), "reading": separate(**there) if known else "control"}
+                      **means, "reading": separate(**there) if known else "control"}
     return pd.DataFrame.from_dict(rows, orient="index")
