@@ -12,8 +12,9 @@ import torch
 from .checks import pick_device
 from .images import Images
 from .memory import whole_file
+from .origin import machine
 from .recipe import Recipe, base, flops
-from .records import machine, plain, records_dir
+from .records import plain, records_dir
 from .training import fit
 
 __all__ = ["CASES", "pilot", "pilot_of", "gains"]

@@ -1,35 +1,24 @@
 """Records: one JSON file for each finished run, complete enough to be believed, or to be made again."""
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import get_type_hints
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .memory import whole_file
+from .origin import MACHINE
 from .recipe import SCHEMA, Recipe
 
-__all__ = ["POINTS", "Record", "Shelf", "records_dir", "read_record", "read_shelf", "write_record", "thin", "plain",
-           "code_version", "commit", "machine", "forget_peak", "peak_memory", "digest"]
+__all__ = ["POINTS", "Record", "Shelf", "records_dir", "read_record", "read_shelf", "write_record", "thin", "plain"]
 
 POINTS = 400      # a stored curve has at most so many
 STATUS = ("ok", "collapsed", "diverged", "stopped")
 FIGURES = ("loss", "std", "AUC", "rank", "kNN", "linear")    # that every run has, before and after; rules build on them
-MACHINE = ("device", "name", "threads", "platform", "python", "packages")
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
-
-
 EARLY = 0.2       # choice: a fifth of the steps: the first weights are forgotten, most of the training is to come
 
 
@@ -206,78 +195,3 @@ def read_shelf(folder: str | Path | None = None) -> Shelf:
         except ValueError as fault:
             problems.append(str(fault))
     return Shelf(records, tuple(problems))
-
-
-@cache
-def code_version() -> str:
-    """Return a hash of the package's sources: equal versions, equal code."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(p.read_bytes().replace(b"\r\n", b"\n") for p in sources)).hexdigest()[:12]
-
-
-@cache
-def commit() -> str | None:
-    """Return the commit that the sources stand at ("+" for changes since), or None outside this project's clone."""
-    root = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)   # or it is another project's clone
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def machine(device: torch.device) -> dict:
-    """Return what the bits of a run depend on besides its recipe: device, threads, platform, packages."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads(),
-            "platform": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
-            "packages": {p: metadata.version(p) for p in PACKAGES}}
-
-
-def forget_peak(device: torch.device) -> None:
-    """Begin to measure `peak_memory` anew, where the system can (CUDA, Linux)."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
-
-
-def peak_memory(device: torch.device) -> float:
-    """Return the most memory, in MiB, that this process has held: on the GPU, or resident (NaN if unknown)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:                                    # Linux; its rusage does not forget what a thread that ended had seen
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:                     # Windows
-        return math.nan
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def digest(net: nn.Module | Tensor) -> str:
-    """Return a hash of all weights and buffers, or of one tensor, to the bit."""
-    state = {"": net} if isinstance(net, Tensor) else net.state_dict()
-    found = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -18,9 +18,10 @@ from .collapse import auc, collapsed, effective_rank, measure_layers, spectrum
 from .evidence import Claim
 from .images import Images, load_images
 from .memory import Diverged, Run, whole_file
+from .origin import code_version, commit, digest, forget_peak, machine, peak_memory
 from .probes import features, knn, untrained
 from .recipe import SCHEMA, Recipe, flops
-from .records import Record, code_version, commit, digest, forget_peak, machine, peak_memory, thin
+from .records import Record, thin
 from .report import judge_net
 from .training import Plan, fit
 from .views import Views

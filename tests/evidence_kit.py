@@ -2,8 +2,9 @@
 import torch
 
 from simsiam_explained import evidence, recipe
+from simsiam_explained.origin import machine
 from simsiam_explained.recipe import SCHEMA, base
-from simsiam_explained.records import Record, machine
+from simsiam_explained.records import Record
 
 TINY = base("live").but(steps=4, n=96, batch=16, size=16, width=4, dim=16, predictor_hidden=8)     # a third of a second
 

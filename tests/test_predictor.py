@@ -8,10 +8,10 @@ from simsiam_explained.encoders import predictor as predictor_head
 from simsiam_explained.evidence import claims, decide
 from simsiam_explained.images import from_tensor, textures
 from simsiam_explained.micro import Arm, Setting, train_arms
+from simsiam_explained.origin import digest
 from simsiam_explained.predictor import (CLAIMS, PREDICTORS, gains, make_predictor, regress, rescale, shrink, view_outputs,
                                          what_h_computes)
 from simsiam_explained.recipe import base
-from simsiam_explained.records import digest
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.training import fit
 from simsiam_explained.views import make_views

@@ -2,9 +2,6 @@
 import json
 import math
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +14,7 @@ from simsiam_explained import cli, ledger, records
 from simsiam_explained.evidence import claims
 from simsiam_explained.memory import whole_file
 from simsiam_explained.recipe import SCALES, SCHEMA, Recipe
-from simsiam_explained.records import (POINTS, code_version, commit, digest, machine, plain,
-                                       read_record, read_shelf, records_dir, thin, write_record)
+from simsiam_explained.records import POINTS, plain, read_record, read_shelf, records_dir, thin, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / "data" / "records"
@@ -180,67 +176,6 @@ def test_an_install_without_its_clone_asks_for_a_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(records, "__file__", str(tmp_path / "simsiam_explained" / "records.py"))
     with pytest.raises(FileNotFoundError, match="SIMSIAM_EXPLAINED_RECORDS"):
         records_dir()
-
-
-# ---- where a run came from
-
-def test_the_code_version_is_of_all_sources(monkeypatch, tmp_path):
-    shutil.copytree(ROOT / "simsiam_explained", tmp_path / "p", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "p" / "records.py"))
-    there = lambda: code_version.__wrapped__()  # noqa: E731
-    first = there()
-    (tmp_path / "p" / "cli.py").write_bytes((tmp_path / "p" / "cli.py").read_bytes().replace(b"\n", b"\r\n"))
-    assert there() == first                                     # line ends of Windows are no change
-    (tmp_path / "p" / "cli.py").write_text("# another\n")
-    assert there() != first
-
-
-def test_the_commit_is_of_this_clone_or_none(monkeypatch, tmp_path):
-    if (ROOT / ".git").exists():
-        assert len(commit().rstrip("+")) == 10
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
-    assert commit.__wrapped__() is None
-    monkeypatch.setattr(records, "__file__", str(ROOT / "data" / "records.py"))     # in a clone, but not of it
-    assert commit.__wrapped__() is None
-
-
-def test_the_machine_and_its_packages(device):
-    here = machine(device)
-    assert here["device"] == device.type and here["threads"] == torch.get_num_threads() and here["name"]
-    assert torch.__version__.startswith(here["packages"]["torch"])     # less "+cpu"
-
-
-def test_the_peak_of_memory_is_seen_and_forgotten(device):
-    code = f"""
-import torch
-from pathlib import Path
-from simsiam_explained.records import forget_peak, peak_memory
-device = torch.device({str(device)!r})
-forget_peak(device)
-before = peak_memory(device)
-held = torch.ones(256 * 2**20, dtype=torch.uint8, device=device)
-with_it = peak_memory(device)
-assert with_it - before > 200, (before, with_it)
-del held
-assert abs(peak_memory(device) - with_it) < 5
-forget_peak(device)
-if device.type == "cuda" or Path("/proc/self/clear_refs").exists():
-    assert peak_memory(device) < with_it - 200
-"""                                           # a process of its own: what other tests freed may come back uncounted
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-
-def test_a_digest_is_to_the_bit(device):
-    net = TINY.build().to(device)
-    first = digest(net)
-    assert first == digest(TINY.build()) != digest(TINY.build(1))
-    with torch.no_grad():
-        weight = next(net.parameters())
-        weight.view(-1)[0] = torch.nextafter(weight.view(-1)[0], weight.new_tensor(9.0))
-    assert digest(net) != first
-    assert digest(torch.zeros(3, dtype=torch.uint8)) != digest(torch.zeros(4, dtype=torch.uint8))
 
 
 # ---- those of the repository

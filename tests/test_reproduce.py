@@ -19,7 +19,8 @@ from simsiam_explained import evidence, records, reproduce, runs
 from simsiam_explained.evidence import Claim, Lower, claims
 from simsiam_explained.images import from_tensor, load_images
 from simsiam_explained.memory import load_checkpoint, save_checkpoint
-from simsiam_explained.records import Shelf, code_version, read_record, read_shelf, records_dir, write_record
+from simsiam_explained.origin import code_version, digest
+from simsiam_explained.records import Shelf, read_record, read_shelf, records_dir, write_record
 from simsiam_explained.reproduce import in_processes, missing, queue, verify
 from simsiam_explained.runs import run_recipe
 from simsiam_explained.training import fit, shuffled
@@ -138,7 +139,7 @@ def test_unlabelled_images_are_trained_on_and_seen_by_no_probe(made):
     pixels = torch.cat([train.pixels, load_images("digits", size=TINY.size)[0].pixels])
     plain = fit(recipe.build(0), from_tensor(pixels), views, order=shuffled(96 + 1438, 16, 0), device="cpu",
                 autocast="float32", progress=False, **{name: getattr(recipe, name) for name in runs.PLAN})
-    assert joined.digest == records.digest(plain.method) != made[0].digest and joined.data == records.digest(pixels)
+    assert joined.digest == digest(plain.method) != made[0].digest and joined.data == digest(pixels)
     assert {k: v for k, v in joined.untrained.items() if k != "loss"} == {
         k: v for k, v in made[0].untrained.items() if k != "loss"}
     row, _ = runs._figures(plain.method, train, test, views)
