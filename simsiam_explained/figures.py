@@ -88,14 +88,18 @@ def draw_curves(ax, curves: dict, colours: dict, dashed: tuple = (), label: bool
 
 
 def draw_spectra(ax, spectra: dict, colours: dict, floor: float = 1e-7) -> None:
-    """Draw {name: singular values} divided by the largest, on a log axis, down to float32's noise floor."""
+    """Draw {name: singular values} divided by the largest, on a log axis, down to float32's noise floor.
+
+    Limits that the axis has are kept: set them before."""
+    ax.set_yscale("log")
+    ends = {}
     for name, sigma in spectra.items():
         share = np.asarray(sigma, dtype=float) / max(float(sigma[0]), 1e-30)
         share = share[share > floor]
         ax.plot(np.arange(1, len(share) + 1), share, color=colours[name])
         if len(share):
-            end_label(ax, len(share), share[-1], name, colours[name])
-    ax.set_yscale("log")
+            ends[name] = len(share), share[-1]
+    end_labels(ax, ends, colours)
     reference(ax, floor, "float32 noise floor")
     ax.set(xlabel="index of the singular value", ylabel="σ / σ₁")
 
@@ -135,8 +139,8 @@ def draw_report(runs: dict, spectra: dict):
     left.set(xlabel="step", title="Loss", ylim=(-1.15, 0.1) if cosine else (None, None))
     middle.set(xlabel="step", title="std·√d of the output z", ylim=(0, 1.15))
     floor = {name: sigma.cpu().clamp_min(1e-3 * float(sigma[0])) for name, sigma in spectra.items()}  # labels stay inside
-    draw_spectra(right, floor, colours)
     right.set(title="Spectrum of the backbone's features", ylim=(1e-3, 1.5))
+    draw_spectra(right, floor, colours)
     return figure
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The package must be what the notebooks export, every stored output must come from the present source, and the README's
-# results must be what the records say.
+# results and figures must be those of the records and chapters.
 # Stale modules are removed first: an export alone would leave the module of a deleted or renamed notebook.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +18,8 @@ if [ -n "$after" ]; then
 fi
 python tools/execute_notebooks.py --check
 python -m simsiam_explained.cli claims --readme README.md
-if ! git --no-pager diff --exit-code README.md; then
-    echo "check_drift: the README's results were not what the records say; they are now: commit README.md"; exit 1
+python tools/readme_figures.py
+if ! git --no-pager diff --exit-code --stat README.md nbs/images; then
+    echo "check_drift: README's results or figures were not those of the records and chapters; they are now: commit them"; exit 1
 fi
 echo "check_drift: package, notebooks, records and README agree"
