@@ -224,7 +224,7 @@ _CENTRED = {
              "optimiser": "lars", "base_lr": 0.3, "weight_decay": 1e-6}}
 _NO_SHARES, _NO_CENTRE = {"no equal shares": {"rounds": 0}}, {"no centring": {"centring": False}}
 _ONE_ROUND, _FLAT = {"softmax over the batch": {"rounds": 1}}, {"no sharpening": {"eps": 0.1}}
-_GONE = -0.01, 0.5       # choice: a tenth of ln 128, settled on seed 100 of "small"; whole methods keep 3 and more
+_GONE = -0.01, 0.5       # choice: a tenth of ln 128; whole methods keep 3 and more
 _LATE, _WARM = {"centre momentum 0.999": {"centre_momentum": 0.999}}, {"τ_t = 0.08": {"eps": 0.08}}
 
 # %% ../nbs/15_codes.ipynb #de02c862
