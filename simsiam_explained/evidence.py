@@ -14,7 +14,8 @@ from statistics import mean, stdev
 
 from .checks import one_of
 from .collapse import collapsed
-from .recipe import Recipe, base, find
+from .named import find
+from .recipe import Recipe, base
 from .records import Record, Shelf
 
 # %% auto #0

@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 
@@ -15,67 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .checks import one_of, positive
 from .memory import in_eval
+from .named import PARTS, alike, arguments, differing, find, takes
 from .training import OPTIMISERS
 from .views import Views, make_views
 
-__all__ = ["SCHEMA", "PARTS", "SCALES", "Recipe", "base", "find", "arguments", "flops", "seconds"]
+__all__ = ["SCHEMA", "SCALES", "Recipe", "base", "flops", "seconds"]
 
 SCHEMA = 1      # of recipes and records; a changed default, or a changed meaning of a field, raises it
-PARTS = {"net": "backbone", "parts": "method", "augment": "views", "stream": "order"}   # arguments, and of what
-GIVEN = ("backbone", "seed", "channels", "shape", "n", "batch", "steps", "images")      # by the run, not by a recipe
 SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "stl10": (5_000, 3, 96),
           "textures": (8_000, 1, 32), "mosaics": (8_000, 1, 32), "digits": (1_438, 1, 32)}   # images, channels, side
 ENDLESS = ("textures", "mosaics")       # made: as many as are asked for
-
-
-def find(name: str) -> Callable:
-    """Return what a recipe means by "module.name" of this package, as in "simsiam.SimSiam"."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(f"simsiam_explained.{module}"), attribute)
-    except (ImportError, AttributeError) as fault:
-        raise ValueError(f"recipe: there is no {name!r} in this package ({fault}); "
-                         "expected module.name, as in 'simsiam.SimSiam'.") from fault
-
-
-def _takes(name: str) -> dict:
-    """Return {argument: parameter} of a function, or of a class and its parents."""
-    made_by = find(name)
-    layers = [c.__init__ for c in reversed(made_by.__mro__[:-1])] if isinstance(made_by, type) else [made_by]
-    return {p.name: p for layer in layers for p in inspect.signature(layer).parameters.values()}
-
-
-@cache
-def arguments(part: str, name: str) -> dict:
-    """Return {argument: default} of all that a recipe may set in one of its PARTS, as in ("net", "encoders.resnet")."""
-    if part == "augment":
-        first, second = (asdict(a) if a else {} for a in (make_views(name).first, make_views(name).second))
-        return {k: v if second.get(k, v) == v else None for k, v in first.items()}     # None: no common default
-    return {p.name: p.default for p in _takes(name).values() if p.default is not p.empty and p.name not in GIVEN}
-
-
-def _frozen(value):
-    """Return `value` with tuples for lists."""
-    return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _alike(value):
-    """Return `value` as JSON writes all values that are equal to it: whole numbers without a point."""
-    if isinstance(value, (list, tuple)):
-        return [_alike(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _changes(part: str, name: str, given: Mapping | Iterable) -> tuple:
-    """Return the sorted (argument, value) pairs of `given` that differ from the defaults; unknown ones are refused."""
-    found, defaults = {}, arguments(part, name)
-    for key, value in dict(given).items():
-        default = defaults[one_of(f"recipe: {part}, the arguments of {name}", key, defaults)]
-        if None not in (value, default) and isinstance(value, bool) != isinstance(default, bool):   # True == 1
-            raise TypeError(f"recipe: {part}, {key} of {name}: got {value!r}, expected a {type(default).__name__}.")
-        if _frozen(value) != default:
-            found[key] = _frozen(value)
-    return tuple(sorted(found.items()))
 
 
 def _check_unlabelled(recipe: Recipe) -> None:
@@ -128,14 +75,14 @@ class Recipe:
         if self.size == side:
             object.__setattr__(self, "size", None)
         for part, of in PARTS.items():
-            object.__setattr__(self, part, _changes(part, getattr(self, of), getattr(self, part)))
+            object.__setattr__(self, part, differing(part, getattr(self, of), getattr(self, part)))
         if self.unlabelled:
             _check_unlabelled(self)
 
     @property
     def key(self) -> str:
         """A hash of the schema and of the fields that differ from their defaults: new neutral ones keep old keys."""
-        changed = {f.name: _alike(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default}
+        changed = {f.name: alike(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps({"schema": SCHEMA} | changed, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -179,7 +126,7 @@ class Recipe:
         known = {"seed": seed, "channels": self.shape[0], "shape": self.shape, "n": self.count, "batch": self.batch,
                  "steps": self.steps} | more
         name = getattr(self, what)
-        return find(name)(*first, **dict(getattr(self, of)), **{k: v for k, v in known.items() if k in _takes(name)})
+        return find(name)(*first, **dict(getattr(self, of)), **{k: v for k, v in known.items() if k in takes(name)})
 
     def build(self, seed: int = 0, **known) -> nn.Module:
         """Return the method with the first weights of `seed`, on the CPU. known: channels, shape, n of other images."""

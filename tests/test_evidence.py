@@ -14,7 +14,8 @@ from simsiam_explained import evidence
 from simsiam_explained.evidence import (CHAPTERS, VERDICTS, Between, Claim, Collapses, Lower, Near, Number,
                                         claims, decide, direction, judge)
 from simsiam_explained.images import textures
-from simsiam_explained.recipe import PARTS, SCALES, find
+from simsiam_explained.named import PARTS, find
+from simsiam_explained.recipe import SCALES
 from simsiam_explained.records import Shelf
 from simsiam_explained.runs import run_recipe
 from simsiam_explained.views import make_views

@@ -13,7 +13,7 @@ from simsiam_explained.byol import BYOL, byol_loss
 from simsiam_explained.codes import DINO, SwAV, sinkhorn, swapped_loss
 from simsiam_explained.micro import Arm, Setting, VectorWorld, train_arms
 from simsiam_explained.parts import DEATHS, METHODS, PARTS, Made, Seen, cells, death_map, has, kind_of_death, without
-from simsiam_explained.recipe import arguments
+from simsiam_explained.named import arguments
 from simsiam_explained.relatives import (PROTOTYPES, QUEUE, SETTING, TAU, _Runs, aligned, apart_from_both,
                                          apart_from_other, apart_from_queue, train_relatives)
 from simsiam_explained.simsiam import D

@@ -11,7 +11,8 @@ from torch import nn
 
 from simsiam_explained import evidence, probes, runs
 from simsiam_explained.images import cache_dir, load_images
-from simsiam_explained.recipe import (PARTS, SCALES, SCHEMA, SHAPES, Recipe, arguments, base, find, flops, seconds)
+from simsiam_explained.named import PARTS, arguments, find
+from simsiam_explained.recipe import SCALES, SCHEMA, SHAPES, Recipe, base, flops, seconds
 from simsiam_explained.training import Plan, shuffled
 from simsiam_explained.views import RECIPES, make_views
 
