@@ -2,7 +2,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 
-from simsiam_explained.figures import BLUE, GREY, new_figure, seed_rows
+from simsiam_explained.figures import BLUE, GREY, draw_spectra, new_figure, seed_rows
 
 
 def test_rows_of_seeds_have_a_dot_for_each_seed_beside_the_name_of_their_arm():
@@ -16,4 +16,14 @@ def test_rows_of_seeds_have_a_dot_for_each_seed_beside_the_name_of_their_arm():
     assert [list(line.get_xdata()) for line in right.lines] == [[0.1, 0.2, 0.3], [0.9]]
     assert [set(line.get_ydata()) for line in left.lines] == [{0}, {1}] and left.yaxis_inverted()
     assert [to_hex(line.get_color()).upper() for line in left.lines] == [BLUE, GREY]
+    plt.close(figure)
+
+
+def test_names_of_spectra_that_end_together_stand_apart():
+    figure, ax = new_figure()
+    ax.set(xlim=(0, 2), ylim=(1e-3, 1.5))
+    draw_spectra(ax, {"one": [1.0, 0.1], "other": [1.0, 0.101]}, {"one": BLUE, "other": GREY})
+    figure.canvas.draw()
+    low, high = sorted(text.get_window_extent().y0 for text in ax.texts if text.get_text() in ("one", "other"))
+    assert high - low >= 10 * figure.dpi / 72 and ax.get_ylim() == (1e-3, 1.5)
     plt.close(figure)

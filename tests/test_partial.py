@@ -87,6 +87,7 @@ def test_the_screen_takes_means_over_seeds_and_reads_a_point_by_its_two_partners
     here = table.loc["8 × 3"]
     assert here["seeds"] == 2 and abs(here["gain"] - 0.11) < 1e-9 and here["reading"] == "collapsed"
     assert table.loc["8 × 1", "reading"] == "not tested" and table.loc["slow target, 8 × 3", "reading"] == "control"
+    assert table.loc["slow target, 8 × 3", "loss"] == here["loss"] - 1      # their records have one loss; BYOL's scale is 1 off
     assert screen(shelf(**found | {"3,000 steps": (0.9, (0.68,))})).loc["8 × 3", "reading"] == "slow"
     assert screen(shelf(**found | {"slow target, 8 × 3": (0.95, (0.7,))})).loc["8 × 3", "reading"] == "limited"
 
