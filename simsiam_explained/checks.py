@@ -2,41 +2,54 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
 import tempfile
 from collections.abc import Iterable
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["one_of", "positive", "number", "flag", "check_features", "check_labels", "check_pixels", "check_generator",
-           "check_writable", "quick", "pick_device", "usable_cores"]
+__all__ = ["one_of", "positive", "whole", "number", "flag", "check_features", "check_labels", "check_pixels",
+           "check_generator", "check_method", "check_writable", "quick", "pick_device", "usable_cores"]
+
+MANY = 30     # choice: of more names than these, only the nearest three are shown
 
 
 def one_of(what: str, given: object, valid: Iterable[str]) -> str:
-    """Return `given` if it is one of `valid`; otherwise ValueError naming the nearest valid one."""
+    """Return `given` if it is one of `valid`; otherwise ValueError naming the nearest valid one, or three of MANY."""
     valid = list(valid)
     if given in valid:
         return given
-    near = difflib.get_close_matches(str(given).lower(), valid, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{what}: got {given!r}, expected one of {', '.join(map(repr, valid))}.{hint}")
+    many = len(valid) > MANY
+    near = difflib.get_close_matches(str(given).lower(), map(str, valid), n=3 if many else 1, cutoff=0 if many else 0.4)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    names = f"{len(valid)} names" if many else ", ".join(map(repr, valid))
+    raise ValueError(f"{what}: got {given!r}, expected one of {names}.{hint}")
 
 
 def positive(what: str, given: object) -> int:
-    """Return `given` if it is an int of at least 1; otherwise TypeError or ValueError naming it."""
-    if isinstance(given, bool) or not isinstance(given, int):
+    """Return `given` as an int if it is a whole number of at least 1; otherwise TypeError or ValueError naming it."""
+    if isinstance(given, bool) or not isinstance(given, Integral):
         raise TypeError(f"{what}: got {given!r} ({type(given).__name__}), expected a whole number ≥ 1.")
     if given < 1:
         raise ValueError(f"{what}: got {given}, expected a whole number ≥ 1.")
-    return given
+    return int(given)
+
+
+def whole(what: str, given: object) -> int:
+    """Return `given` as an int if it is a whole number of at least 0; otherwise ValueError naming it."""
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
+        raise ValueError(f"{what}: got {given!r}, expected a whole number ≥ 0.")
+    return int(given)
 
 
 def number(what: str, given: float, low: float, high: float = math.inf) -> float:
     """Return `given` as a float if it is finite and in [low, high]; otherwise ValueError."""
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high or given == math.inf:
+    if isinstance(given, bool) or not isinstance(given, Real) or not low <= given <= high or given == math.inf:
         raise ValueError(f"{what}: got {given!r}, expected a number from {low:g} to {high:g}.")
     return float(given)
 
@@ -123,6 +136,18 @@ def check_generator(generator: torch.Generator, device: torch.device) -> torch.G
         raise ValueError(f"generator: it is on {generator.device}, but the pixels are on {device}; "
                          f"use torch.Generator({str(device)!r}).manual_seed(seed).")
     return generator
+
+
+def check_method(method: nn.Module, views: int) -> nn.Module:
+    """Return `method` if its forward takes so many views of each image; otherwise TypeError."""
+    try:
+        inspect.signature(method.forward).bind(*range(views))
+    except TypeError as fault:
+        raise TypeError(f"method: {type(method).__name__}.forward cannot take {views} views of each image ({fault}); "
+                        "a backbone alone is no method, wrap it as in SimSiam(backbone).") from None
+    except ValueError:         # a scripted module has no signature
+        pass
+    return method
 
 
 def check_writable(path: str | Path, what: str = "checkpoint") -> Path:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .checks import one_of
+from .checks import one_of, whole
 from .collapse import alpha_slope, auc, effective_rank, rankme, spectrum, std_ratio, uniformity
 from .contrast import nt_xent
 from .micro import Arm, Setting, VectorWorld, encode, lr_rule, pair_loss, predictions, r2
@@ -74,8 +74,7 @@ def train_family(
 ) -> pd.DataFrame:
     """Return a row for each net of the family: what it is, its figures, and its accuracy on unseen vectors."""
     one_of("method", method, METHODS)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps: got {steps!r}, expected a whole number ≥ 0.")
+    whole("steps", steps)
     for name, given in {"widths": widths, "jitters": jitters, "seeds": seeds}.items():
         if not len(given):
             raise ValueError(f"{name}: got none, expected at least one.")

@@ -2,27 +2,31 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import os
-import pickle
+import re
 import signal
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from .checks import one_of
+from .checks import number, one_of, whole
+from .origin import digest
 
-__all__ = ["Run", "Diverged", "whole_file", "save_checkpoint", "load_checkpoint", "snapshot", "restore",
-           "interruptible", "own_randomness", "in_eval", "undisturbed"]
+__all__ = ["Run", "Diverged", "whole_file", "save_checkpoint", "load_checkpoint", "described", "snapshot", "restore",
+           "rescued", "interruptible", "own_randomness", "in_eval", "undisturbed"]
 
-KIND, SCHEMA = "simsiam_explained.fit", 1
+KIND, SCHEMA = "simsiam_explained.fit", 2      # 2: tells layers and pixels apart
 
 
 @dataclass
@@ -95,23 +99,42 @@ def save_checkpoint(state: dict, path: str | Path) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Return the state saved at `path`, on the CPU, without running any code in it (weights_only).
 
-    FileNotFoundError, or ValueError for a truncated file, a foreign one, or one of a newer schema."""
+    FileNotFoundError, or ValueError for a damaged or truncated file, a foreign one, or one of another schema."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}; fit(checkpoint=…) makes one.")
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")            # torch's guesses about a foreign file; ours follow
         try:
+            if bad := zipfile.ZipFile(file).testzip():         # torch compares no checksums
+                raise zipfile.BadZipFile(f"{bad} has changed since it was written")
+            file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as fault:
-            raise ValueError(f"checkpoint: {str(path)!r} is truncated or no PyTorch file ({type(fault).__name__}); "
+        except Exception as fault:                             # of a damaged file there is no list of errors
+            raise ValueError(f"checkpoint: {str(path)!r} is damaged, truncated or no PyTorch file ({fault!r:.120}); "
                              "take an earlier copy, or start again without resume.") from fault
     if not isinstance(state, dict) or state.get("kind") != KIND or not isinstance(state.get("schema"), int):
         raise ValueError(f"checkpoint: {str(path)!r} was not written by fit; "
                          "give plain weights to method.load_state_dict instead.")
-    if state["schema"] > SCHEMA:
-        raise ValueError(f"checkpoint: {str(path)!r} has schema {state['schema']}, this version reads up to {SCHEMA}; "
-                         "update simsiam_explained.")
+    if state["schema"] != SCHEMA:
+        raise ValueError(f"checkpoint: {str(path)!r} has schema {state['schema']}, this version reads {SCHEMA}; " + (
+            "update simsiam_explained." if state["schema"] > SCHEMA else
+            "go on with the version that wrote it, or start again without resume."))
     return state
+
+
+def described(plan, method: nn.Module, images, views, device: torch.device, bf16: bool) -> dict:
+    """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
+    switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
+                if not k.startswith("_") and k not in ("training", "views_per_image")
+                and isinstance(v, (bool, int, float, str, tuple, FunctionType))}
+    weights = sum(w.numel() for w in method.parameters())
+    layers = hashlib.sha256(re.sub(r" at 0x\w+", "", repr(method)).encode()).hexdigest()[:8]    # no places in memory
+    pixels = digest(images.pixels[::max(1, len(images) // 1000)])          # choice: of large sets about every n/1000th
+    return asdict(plan) | {
+        "method": f"{type(method).__name__} of {weights:,} weights, layers {layers}", **switches,
+        "images": f"{len(images)} {images.name} {images.shape}, pixels {pixels[:8]}",
+        "device": device.type, "bf16": bf16,
+        "views": repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)}
 
 
 def snapshot(job) -> dict:
@@ -133,24 +156,46 @@ def restore(job, resume: str | Path | Run) -> None:
     if state is None:
         raise ValueError(f"resume: this run is {resume.status} at step {resume.step} and holds no checkpoint.")
     run = job.run
-    for name, here in run.config.items():
-        if (there := state.get("config", {}).get(name)) != here:
-            raise ValueError(f"resume: the checkpoint was made with {name}={there!r}, this call has {name}={here!r}; "
-                             "make them equal, or start again without resume.")
     try:
+        for name, here in run.config.items():
+            if (there := state["config"].get(name)) != here:
+                raise ValueError(f"resume: the checkpoint was made with {name}={there!r}, this call has "
+                                 f"{name}={here!r}; make them equal, or start again without resume.")
+        step, images, seconds, history = _told(state, run.steps)
         run.method.load_state_dict(state["method"])
         run.initial.load_state_dict(state["initial"])
         job.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))   # or it trains on the checkpoint's own
-        run.step, run.images, run.seconds = state["step"], state["images"], state["seconds"]
-        run.history = {name: list(points) for name, points in state["history"].items()}
+        run.step, run.images, run.seconds, run.history = step, images, seconds, history
         job.batch = state["batch"]
         job.generator.set_state(state["views_rng"])
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], job.device)
-    except (RuntimeError, KeyError) as fault:          # other names or shapes of weights: an older version's
-        raise ValueError(f"resume: the checkpoint's state does not fit this method ({fault}); "
+    except (AttributeError, KeyError, RuntimeError, TypeError) as fault:   # other names, shapes or kinds of values
+        raise ValueError(f"resume: the checkpoint's state is damaged or does not fit this method ({fault}); "
                          "start again without resume.") from fault
+
+
+def _told(state: dict, steps: int) -> tuple[int, int, float, dict]:
+    """Return the steps taken, images seen, seconds spent and curves of a checkpoint, if they can be."""
+    step = whole("resume: the steps taken", state["step"])
+    if step > steps or step and not isinstance(state["batch"], Tensor):
+        raise ValueError(f"resume: the checkpoint stands at step {step} of {steps}, its last batch is a "
+                         f"{type(state['batch']).__name__}: it is damaged; take an earlier copy, or start again.")
+    return (step, whole("resume: the images seen", state["images"]), number("resume: the seconds", state["seconds"], 0),
+            {name: list(points) for name, points in state["history"].items()})
+
+
+@contextmanager
+def rescued(job) -> Iterator[None]:
+    """Inside, an exception leaves the last good state of the loop in the checkpoint's file, if it is a newer one."""
+    began = job.good["step"]
+    try:
+        yield
+    except BaseException:
+        if job.path and job.good["step"] > began:
+            save_checkpoint(job.good, job.path)
+        raise
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,15 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from .checks import one_of, positive
 from .memory import in_eval
 from .named import PARTS, alike, arguments, differing, find, takes
-from .training import OPTIMISERS
+from .training import Plan
 from .views import Views, make_views
 
-__all__ = ["SCHEMA", "SCALES", "Recipe", "base", "flops", "seconds"]
+__all__ = ["SCHEMA", "SCALES", "PLAN", "Recipe", "base", "flops", "seconds"]
 
 SCHEMA = 1      # of recipes and records; a changed default, or a changed meaning of a field, raises it
 SHAPES = {"cifar10": (50_000, 3, 32), "cifar100": (50_000, 3, 32), "stl10": (5_000, 3, 96),
           "textures": (8_000, 1, 32), "mosaics": (8_000, 1, 32), "digits": (1_438, 1, 32)}   # images, channels, side
 ENDLESS = ("textures", "mosaics")       # made: as many as are asked for
+PLAN = [f.name for f in fields(Plan) if f.name != "seed"]    # what a recipe says of the optimiser and its schedule
 
 
 def _check_unlabelled(recipe: Recipe) -> None:
@@ -65,11 +67,15 @@ class Recipe:
     optimiser: str = "sgd"               # one of OPTIMISERS
 
     def __post_init__(self):
+        for f in fields(self):
+            if isinstance(value := getattr(self, f.name), np.generic):       # JSON, and so the key, knows no NumPy
+                object.__setattr__(self, f.name, value.item())
         all_images, _, side = SHAPES[one_of("recipe: images", self.images, SHAPES)]
         one_of("recipe: autocast", self.autocast, ("float32", "bfloat16"))
-        one_of("recipe: optimiser", self.optimiser, OPTIMISERS)
-        for name in ("steps", "batch", *(name for name in ("n", "size") if getattr(self, name) is not None)):
-            positive(f"recipe: {name}", getattr(self, name))
+        _ = self.plan         # what fit would refuse is refused here
+        for name in ("n", "size"):
+            if getattr(self, name) is not None:
+                positive(f"recipe: {name}", getattr(self, name))
         if self.n == all_images or self.n and self.n > all_images and self.images not in ENDLESS:
             object.__setattr__(self, "n", None)
         if self.size == side:
@@ -84,6 +90,11 @@ class Recipe:
         """A hash of the schema and of the fields that differ from their defaults: new neutral ones keep old keys."""
         changed = {f.name: alike(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps({"schema": SCHEMA} | changed, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def plan(self) -> Plan:
+        """What `fit` does with the weights; ValueError or TypeError names a field that cannot be."""
+        return Plan(**{name: getattr(self, name) for name in PLAN})
 
     @property
     def count(self) -> int:
@@ -191,7 +202,7 @@ def _said(pairs: Iterable) -> str:
 
 def _described(r: Recipe) -> str:
     """Return what `print(recipe)` shows: the effective rate, steps, views, BN groups, weights, the estimated time."""
-    method, lr0 = r.build(), r.base_lr * r.batch / 256
+    method = r.build()
     heads = {name: getattr(method, name) for name in ("backbone", "projector", "predictor")}
     weights = {name: f"{sum(w.numel() for w in net.parameters()):,}" for name, net in heads.items()}
     frozen = sum(w.numel() for w in method.parameters() if not w.requires_grad)
@@ -204,7 +215,7 @@ def _described(r: Recipe) -> str:
         "net": f"{r.backbone}, {_said(r.net)}",
         "weights": f"{_said(weights.items())}; {frozen:,} frozen",
         "BN": f"{bn} layers; one group: the {r.batch} images of a batch, each view alone",
-        "rate": f"{r.optimiser}, {lr0:.4g} = {r.base_lr:g} × {r.batch}/256, {r.schedule} per {r.per}, "
+        "rate": f"{r.optimiser}, {r.plan.lr0:.4g} = {r.base_lr:g} × {r.batch}/256, {r.schedule} per {r.per}, "
                 f"warm-up {r.warmup}; predictor {method.predictor_lr}; momentum {r.momentum:g}, "
                 f"decay {r.weight_decay:g} on {r.decay}",
         "length": f"{r.steps:,} steps of {r.batch} = {r.steps * r.batch / r.count:.1f} epochs, {r.autocast}",

@@ -5,7 +5,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import mean
@@ -19,16 +18,15 @@ from .evidence import Claim
 from .images import Images, load_images
 from .memory import Diverged, Run, whole_file
 from .origin import code_version, commit, digest, forget_peak, machine, peak_memory
-from .probes import features, knn, untrained
-from .recipe import SCHEMA, Recipe, flops
+from .probes import features, knn, untrained, usual_k
+from .recipe import PLAN, SCHEMA, Recipe, flops
 from .records import Record, thin
 from .report import judge_net
-from .training import Plan, fit
+from .training import fit
 from .views import Views
 
 __all__ = ["run_recipe", "score", "say"]
 
-PLAN = [f.name for f in fields(Plan) if f.name != "seed"]    # what a recipe says of the optimiser and its schedule
 LOOKS = 20         # choice: so many times a run is looked at, and its state saved
 TAIL = 50          # choice: the final loss is the mean of so many last steps; a single batch is noise
 BANK, QUERIES = 5_000, 2_000     # choice: images of the kNN curve; the final kNN takes all
@@ -66,7 +64,7 @@ def _watch(train: Images, test: Images, views: Views):
             return dict.fromkeys(("AUC", "rank", "kNN"), math.nan)
         sigma = spectrum(f)
         return {"AUC": float(auc(sigma)), "rank": float(effective_rank(sigma)),
-                "kNN": knn(features(method, bank, views), bank.labels, f, asked.labels, k=_neighbours(bank))}
+                "kNN": knn(features(method, bank, views), bank.labels, f, asked.labels, k=usual_k(len(bank)))}
     return look
 
 
@@ -84,18 +82,13 @@ def _train(recipe: Recipe, seed: int, images: Images, views: Views, look: Callab
         return fault.run
 
 
-def _neighbours(train: Images) -> int:
-    """Return the k of kNN: 200, or a tenth of a smaller set."""
-    return min(200, max(1, len(train) // 10))
-
-
 def _figures(net: nn.Module, train: Images, test: Images, views: Views) -> tuple[dict, dict]:
     """Return (row of figures, {layer: singular values}) of a net on clean images in eval mode."""
     layers = measure_layers(net, test, views)
-    row = judge_net(net, train, test, views, k=_neighbours(train))
+    row = judge_net(net, train, test, views, k=usual_k(len(train)))
     row |= {"layers": {name: {"std": r.std, "AUC": r.auc, "rank": r.rank} for name, r in layers.items()}}
     z, z_test = (features(net, part, views, layer="projector") for part in (train, test))
-    row["projector kNN"] = knn(z, train.labels, z_test, test.labels, k=_neighbours(train))
+    row["projector kNN"] = knn(z, train.labels, z_test, test.labels, k=usual_k(len(train)))
     row |= {"rankme": layers["backbone"].rankme, "alpha": layers["backbone"].alpha,
             "uniformity": layers["projector"].uniformity, "m_o": layers["projector"].m_o}
     return row, {name: layers[name].sigma for name in ("backbone", "projector")}
@@ -198,4 +191,4 @@ def score(backbone: nn.Module, recipe: Recipe, device: str = "auto") -> float:
     train, test, _ = _data(recipe.images, recipe.n, recipe.size, str(pick_device(device)))
     views = recipe.make_views()
     bank, asked = features(backbone, train, views), features(backbone, test, views)
-    return knn(bank, train.labels, asked, test.labels, k=_neighbours(train))
+    return knn(bank, train.labels, asked, test.labels, k=usual_k(len(train)))

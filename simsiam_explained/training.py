@@ -10,20 +10,22 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from itertools import count
-from types import FunctionType, SimpleNamespace
+from operator import length_hint
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .checks import check_writable, one_of, pick_device, positive, usable_cores
+from .checks import (check_method, check_writable, number, one_of, pick_device, positive, usable_cores,
+                                      whole)
 from .collapse import std_ratio
 from .images import Images
-from .memory import (Diverged, Run, interruptible, load_checkpoint, own_randomness, restore,
-                                      save_checkpoint, snapshot, undisturbed)
+from .memory import (Diverged, Run, described, interruptible, load_checkpoint, own_randomness, rescued,
+                                      restore, save_checkpoint, snapshot, undisturbed)
 from .optimisers import OPTIMISERS, SPARING
 from .views import Views
 
@@ -54,7 +56,8 @@ def lr_at(
 # %% ../nbs/06_training.ipynb #b143dad9
 @dataclass(frozen=True)
 class Plan:
-    """The numbers that decide how the weights move. Defaults: SimSiam on ImageNet (§3, App. A)."""
+    """The numbers that decide how the weights move; one that cannot be is refused. Defaults: SimSiam on ImageNet
+    (§3, App. A)."""
     steps: int
     batch: int = 256
     base_lr: float = 0.05        # at batch 256 (§3)
@@ -67,10 +70,31 @@ class Plan:
     seed: int = 0                # of order, views and dropout; the first weights have their own
     optimiser: str = "sgd"       # or "lars": BYOL's, SimCLR's; "adamw": MoCo v3's for ViTs, "lamb"
 
+    def __post_init__(self):
+        vars(self).update(_checked(self))
+
     @property
     def lr0(self) -> float:
         """The peak rate under linear scaling: base_lr × batch / 256 (§3)."""
         return self.base_lr * self.batch / 256
+
+# %% ../nbs/06_training.ipynb #99d58540
+def _checked(plan: Plan) -> dict[str, float]:
+    """Return the numbers of `plan`, as Python's own, or an error that names the field which cannot be."""
+    found = {"seed": whole("seed", plan.seed)}
+    found |= {name: positive(name, getattr(plan, name)) for name in ("steps", "batch")}
+    found |= {name: number(name, getattr(plan, name), 0) for name in ("base_lr", "momentum", "weight_decay", "warmup")}
+    if found["batch"] < 2:
+        raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
+    if found["momentum"] >= 1:
+        raise ValueError(f"momentum: got {plan.momentum!r}, expected at least 0 and below 1; old gradients must fade.")
+    if found["warmup"] >= found["steps"]:
+        raise ValueError(f"warmup: got {plan.warmup} of {plan.steps} steps, expected fewer; the schedule needs a rest.")
+    one_of("decay", plan.decay, ("all", "no_norm_bias"))
+    one_of("schedule", plan.schedule, ("cosine", "constant"))
+    one_of("per", plan.per, ("step", "epoch"))
+    one_of("optimiser", plan.optimiser, OPTIMISERS)
+    return found
 
 # %% ../nbs/06_training.ipynb #b0cfb837
 def make_optimiser(method: nn.Module, plan: Plan) -> torch.optim.Optimizer:
@@ -134,6 +158,9 @@ def _one_step(job: SimpleNamespace, batch: Tensor) -> None:
     xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.bf16):
         out = job.forward(*xs)                                                  # the method forwards them one by one
+    if not hasattr(out, "loss"):
+        raise TypeError(f"method: {type(method).__name__}.forward returned a {type(out).__name__}, expected an object "
+                        "with .loss, such as SimSiam's Output.")
     job.optimiser.zero_grad(set_to_none=True)
     out.loss.backward()
     job.optimiser.step()
@@ -153,8 +180,6 @@ def _read_losses(job: SimpleNamespace) -> None:
     for step, loss, (_, lr, batch) in zip(count(run.step - len(pending) + 1), losses, pending):
         if not math.isfinite(loss):
             run.step, run.status, run.checkpoint = step, "diverged", job.good
-            if job.path:
-                save_checkpoint(job.good, job.path)
             raise Diverged(run, loss, lr, batch)
         run.add({"loss": loss}, step)
 
@@ -195,19 +220,20 @@ def _batches(job: SimpleNamespace) -> Iterator[Tensor]:
         batch = torch.as_tensor(batch).cpu()
         if step == job.run.step:
             yield _checked_batch(batch, job)
-        elif step == job.run.step - 1 and not torch.equal(batch, job.batch):
+        elif step == job.run.step - 1 and not torch.equal(batch.long(), job.batch):
             raise ValueError(f"order: batch {step + 1} is not the one that the checkpoint saw; resume needs the same "
                              "order, iterated from its start.")
 
 # %% ../nbs/06_training.ipynb #83de2393
 def _checked_batch(batch: Tensor, job: SimpleNamespace) -> Tensor:
-    """Return the indices, or an error that says what is wrong with them."""
+    """Return the indices as int64 (of uint8 torch makes a mask), or an error that says what is wrong with them."""
     at, n = f"order: the batch of step {job.run.step + 1}", len(job.images)
     if batch.ndim != 1 or batch.is_floating_point() or batch.dtype == torch.bool:
         raise TypeError(f"{at} is {batch.dtype} of shape {tuple(batch.shape)}, expected whole numbers (batch,).")
     if len(batch) != job.plan.batch:
         raise ValueError(f"{at} has {len(batch)} indices, but batch={job.plan.batch}, which also sets the lr; "
                          "make them equal, and drop an incomplete last batch.")
+    batch = batch.long()
     if wrong := batch[(batch < 0) | (batch >= n)].tolist():
         raise IndexError(f"{at} asks for image {wrong[0]}, but the images are numbered 0 to {n - 1}.")
     return batch
@@ -243,50 +269,41 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
         progress: bool = True) -> Run:
     """Train `method` in place and return the Run. `steps` … `seed` are the fields of Plan; the rest:
     order: index batches, the same each time; None: `shuffled`. autocast: "auto" is bfloat16 on CUDA. evaluate(method)
-    → dict, every `every` steps and at the last. checkpoint: a file for Ctrl-C, `save_every` and the end. resume: such
-    a file, or a stopped Run. limit: seconds, then it stops as by Ctrl-C. Raises Diverged. Moves all to `device`."""
-    plan = _checked(Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed, optimiser))
+    → dict, every `every` steps and at the last. checkpoint: a file for Ctrl-C, errors, `save_every`, the end. resume:
+    such a file, or a stopped Run. limit: seconds, then it stops as by Ctrl-C. Raises Diverged; moves all to device."""
+    plan = Plan(steps, batch, base_lr, momentum, weight_decay, decay, warmup, schedule, per, seed, optimiser)
     said = (order, device, autocast, compile, every, evaluate, checkpoint, save_every, limit)
     job = _prepare(plan, method, images, views, *said)
-    with own_randomness(job.device, seed), interruptible() as asked:
+    with own_randomness(job.device, plan.seed), interruptible() as asked:
         if resume is not None:
             restore(job, resume)
         _announce(job, quiet=not progress)
         job.good, job.mark = snapshot(job), (time.perf_counter(), job.run.images)
-        with tqdm(total=steps, initial=job.run.step, unit="step", disable=not progress) as bar:
+        with tqdm(total=plan.steps, initial=job.run.step, unit="step", disable=not progress) as bar, rescued(job):
             for chosen in _batches(job):
                 _one_step(job, chosen)
                 if _after_step(job, bar, asked.is_set() or time.perf_counter() > job.ends):
                     break
     return _finished(job, progress)
 
-# %% ../nbs/06_training.ipynb #d2218720
-def _checked(plan: Plan) -> Plan:
-    """Return `plan`, or an error that names the field which cannot be."""
-    positive("steps", plan.steps)
-    if positive("batch", plan.batch) < 2:
-        raise ValueError("batch: got 1, expected at least 2; batch normalisation has no statistics of one image.")
-    one_of("decay", plan.decay, ("all", "no_norm_bias"))
-    one_of("schedule", plan.schedule, ("cosine", "constant"))
-    one_of("per", plan.per, ("step", "epoch"))
-    one_of("optimiser", plan.optimiser, OPTIMISERS)
-    if isinstance(plan.seed, bool) or not isinstance(plan.seed, int) or plan.seed < 0:
-        raise ValueError(f"seed: got {plan.seed!r}, expected a whole number ≥ 0.")
-    for name in ("base_lr", "momentum", "weight_decay", "warmup"):
-        if not isinstance(getattr(plan, name), (int, float)) or not 0 <= getattr(plan, name) < math.inf:
-            raise ValueError(f"{name}: got {getattr(plan, name)!r}, expected a finite number ≥ 0.")
-    if plan.warmup >= plan.steps:
-        raise ValueError(f"warmup: got {plan.warmup} of {plan.steps} steps, expected fewer; the schedule needs a rest.")
-    return plan
-
-# %% ../nbs/06_training.ipynb #f9d5bb8b
-def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every, limit):
-    """Check what can be checked before the first step, move method and images, and return all that a step touches."""
+# %% ../nbs/06_training.ipynb #3155b83d
+def _check_parts(plan, method, images, views, order, evaluate) -> None:
+    """Raise an error for what cannot be trained, before anything is moved."""
     if not isinstance(images, Images):
         raise TypeError(f"images: got {type(images).__name__}, expected Images; images.from_tensor makes them.")
     if not isinstance(method, nn.Module) or not callable(views):
         raise TypeError(f"got method {type(method).__name__} and views {views!r:.40}, expected an nn.Module such as "
                         "SimSiam(backbone), and make_views('cifar').")
+    check_method(method, getattr(method, "views_per_image", 2) // 2 * 2)
+    if (there := length_hint(order, plan.steps)) < plan.steps:
+        raise ValueError(f"order: it has {there} batches, but steps={plan.steps}; give a longer order or fewer steps.")
+    if evaluate is not None and not callable(evaluate):
+        raise TypeError(f"evaluate: got {evaluate!r}, expected a function of the method that returns {{name: number}}.")
+
+# %% ../nbs/06_training.ipynb #f9d5bb8b
+def _prepare(plan, method, images, views, order, device, autocast, compile, every, evaluate, path, save_every, limit):
+    """Check what can be checked before the first step, move method and images, and return all that a step touches."""
+    _check_parts(plan, method, images, views, order, evaluate)
     if save_every is not None and path is None:
         raise ValueError("save_every: there is no file to write to; give checkpoint='run.pt' as well.")
     if order is None:
@@ -297,7 +314,7 @@ def _prepare(plan, method, images, views, order, device, autocast, compile, ever
     save_every = positive("save_every", plan.steps if save_every is None else save_every)
     bf16 = autocast == "bfloat16" or autocast == "auto" and device.type == "cuda"
     method.to(device, memory_format=torch.channels_last).train()    # faster on GPUs and on CPUs
-    run = Run(method, copy.deepcopy(method).cpu(), _described(plan, method, images, views, device, bf16), plan.steps)
+    run = Run(method, copy.deepcopy(method).cpu(), described(plan, method, images, views, device, bf16), plan.steps)
     return SimpleNamespace(
         run=run, plan=plan, images=images.to(device), views=views, order=order, device=device, bf16=bf16, path=path,
         every=every, evaluate=evaluate, save_every=save_every, epoch=max(1, len(images) // plan.batch),
@@ -312,18 +329,7 @@ def _deadline(limit: float | None) -> float:
         raise ValueError(f"limit: got {limit!r}, expected seconds > 0, or None for no limit.")
     return math.inf if limit is None else time.perf_counter() + limit
 
-# %% ../nbs/06_training.ipynb #e9212b19
-def _described(plan, method, images, views, device, bf16) -> dict:
-    """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
-    switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
-                if not k.startswith("_") and k not in ("training", "views_per_image")
-                and isinstance(v, (bool, int, float, str, tuple, FunctionType))}
-    return asdict(plan) | {
-        "method": f"{type(method).__name__} of {sum(w.numel() for w in method.parameters()):,} weights", **switches,
-        "images": f"{len(images)} {images.name} {images.shape}", "device": device.type, "bf16": bf16,
-        "views": repr(views) if is_dataclass(views) else getattr(views, "__name__", type(views).__name__)}
-
-
+# %% ../nbs/06_training.ipynb #ac2c71f5
 def _announce(job: SimpleNamespace, quiet: bool) -> None:
     """Say once what is about to happen; warn if torch has more threads than cores to run them on."""
     threads, cores, plan = torch.get_num_threads(), usable_cores(), job.plan
@@ -332,7 +338,7 @@ def _announce(job: SimpleNamespace, quiet: bool) -> None:
                       f"call torch.set_num_threads({cores}).", stacklevel=3)
     if not quiet:
         print(f"on {job.device.type}, {threads} threads, {'bfloat16' if job.bf16 else 'float32'}; "
-              f"lr {plan.lr0:.4g} = {plan.base_lr} × {plan.batch}/256, {plan.schedule}; {plan.steps} steps of "
+              f"lr {plan.lr0:.4g} = {plan.base_lr:g} × {plan.batch}/256, {plan.schedule}; {plan.steps} steps of "
               f"{plan.batch} = {plan.steps / job.epoch:.1f} epochs of {len(job.images)} images")
 
 # %% ../nbs/06_training.ipynb #1bf7f1a8

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from evidence_kit import TINY, record
@@ -19,7 +20,7 @@ from simsiam_explained.views import RECIPES, make_views
 PINNED = Path(__file__).with_name("defaults.json")
 OTHERS = {"images": "textures", "views": "simsiam", "backbone": "encoders.mlp", "method": "simsiam.Siamese",
           "order": "training.lr_at", "autocast": "bfloat16", "optimiser": "lars", "n": 100, "size": 8,
-          "unlabelled": "cifar100"}
+          "unlabelled": "cifar100", "momentum": 0.8, "decay": "no_norm_bias", "schedule": "constant", "per": "epoch"}
 
 
 def another(value):
@@ -109,6 +110,11 @@ def test_equal_recipes_written_differently_share_one_key(one, other):
     assert one == other and one.key == other.key and hash(one) == hash(other)
 
 
+def test_numbers_of_numpy_are_the_same_recipe():
+    numpy = Recipe(n=np.int64(100), steps=np.int32(50), base_lr=np.float64(0.1))
+    assert numpy == Recipe(n=100, steps=50, base_lr=0.1) and numpy.key == Recipe(n=100, steps=50, base_lr=0.1).key
+
+
 def test_a_recipe_comes_back_from_json():
     for claim in evidence.claims().values():
         for scale in claim.scales:
@@ -177,6 +183,8 @@ def test_no_default_has_changed_within_a_schema():
     ({"net": {"width": True}}, TypeError, "expected a int"), ({"parts": {"seed": 1}}, ValueError, "'seed'"),
     ({"method": "simsiam.SimSam"}, ValueError, "no 'simsiam.SimSam'"),
     ({"backbone": "resnet"}, ValueError, "module.name"),
+    ({"schedule": "cosin"}, ValueError, "did you mean 'cosine'"), ({"base_lr": -1}, ValueError, "base_lr: got -1"),
+    ({"steps": 200, "warmup": 900}, ValueError, "warmup: got 900 of 200"), ({"momentum": 1}, ValueError, "below 1"),
     ({"method": "nowhere.SimSiam"}, ValueError, "nowhere"),
 ])
 def test_what_cannot_be_is_refused_at_once(given, kind, word):

@@ -4,6 +4,7 @@ import pickle
 import signal
 import threading
 import time
+import zipfile
 from collections import namedtuple
 from itertools import islice
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simsiam_explained import memory, training
+from simsiam_explained import checks, memory, training
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import Images, textures
 from simsiam_explained.simsiam import SimSiam
@@ -300,8 +301,15 @@ def test_an_order_of_ones_own_is_followed():
     assert not same(go(order=[np.arange(8)] * 12), go())
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_whole_numbers_of_any_kind_are_indices(kind):
+    narrow = [b.to(kind) for b in islice(shuffled(40, 8), 12)]      # of uint8 torch would make a mask
+    stopped = go(order=stopping(narrow, 7))
+    assert same(go(order=narrow), go()) and same(go(resume=stopped, order=narrow), go())
+
+
 @pytest.mark.parametrize("order, kind, text", [
-    ([range(8)] * 5, ValueError, "ended after 5 batches, but steps=12"),
+    ((range(8) for _ in range(5)), ValueError, "ended after 5 batches, but steps=12"),
     ([[*range(7), 40]] * 12, IndexError, "asks for image 40, but the images are numbered 0 to 39"),
     ([[*range(7), -1]] * 12, IndexError, "asks for image -1"),
     ([torch.rand(8)] * 12, TypeError, "torch.float32"),
@@ -343,10 +351,50 @@ def test_a_method_with_a_memory_is_told_the_batch_before_each_step():
     ({"limit": 0}, ValueError, "limit: got 0, expected seconds > 0"),
     ({"limit": math.nan}, ValueError, "limit: got nan"),
     ({"limit": "9m"}, ValueError, "limit: got '9m'"), ({"limit": True}, ValueError, "limit: got True"),
+    ({"base_lr": True}, ValueError, "base_lr: got True"), ({"momentum": 1.5}, ValueError, "momentum: got 1.5.*below 1"),
+    ({"momentum": 1.0, "optimiser": "adamw"}, ValueError, "momentum: got 1.0"),
+    ({"method": Tiny().backbone}, TypeError, r"Sequential.forward cannot take 2 views.*SimSiam\(backbone\)"),
 ])
 def test_a_request_that_cannot_be_met_is_an_error(change, kind, text):
     with pytest.raises(kind, match=text):
         go(**change)
+
+
+@pytest.mark.parametrize("change, kind, text", [
+    ({"order": [range(8)] * 11}, ValueError, "it has 11 batches, but steps=12"),
+    ({"order": iter([range(8)] * 11)}, ValueError, "it has 11 batches, but steps=12"),
+    ({"evaluate": "knn"}, TypeError, "evaluate: got 'knn', expected a function"),
+])
+def test_what_is_known_to_fail_later_is_said_before_training(change, kind, text):
+    method = Tiny()
+    with pytest.raises(kind, match=text):
+        go(method, **change)
+    assert method.seen == []
+
+
+def test_a_method_that_returns_no_loss_is_told_so():
+    class Bare(Tiny):
+        def forward(self, *xs):
+            return super().forward(*xs).loss
+
+    with pytest.raises(TypeError, match="Bare.forward returned a Tensor, expected an object with .loss"):
+        go(Bare())
+
+
+def test_numbers_of_numpy_are_numbers_and_booleans_are_none(tmp_path):
+    numpy = {"steps": np.int64(12), "batch": np.int32(8), "base_lr": np.float32(1), "seed": np.int64(0)}
+    assert same(go(**numpy, checkpoint=tmp_path / "run.pt"), go()) and go(resume=tmp_path / "run.pt").status == "done"
+    for check in (checks.positive, checks.whole):
+        assert type(check("n", np.int64(2))) is int
+        with pytest.raises((TypeError, ValueError), match="n: got True"):
+            check("n", True)
+    assert type(checks.number("x", np.float32(0.5), 0)) is float == type(checks.number("x", 1, 0))
+
+
+def test_of_very_many_names_the_nearest_are_told():
+    with pytest.raises(ValueError, match="of 300 names. Did you mean 'name7' or 'name.*' or 'name") as caught:
+        checks.one_of("what", "nam7", [f"name{i}" for i in range(300)])
+    assert len(str(caught.value)) < 120
 
 
 def test_what_does_not_fit_together_is_an_error_that_says_what_to_change():
@@ -494,6 +542,21 @@ def test_a_run_that_dies_is_resumed_from_its_latest_save(tmp_path):
     assert same(go(resume=tmp_path / "run.pt"), go())
 
 
+def test_a_run_that_fails_leaves_its_last_good_state(tmp_path):
+    def failing(method, after=len):
+        if after(method.seen) > 8:
+            raise RuntimeError("a mistake")
+        return {}
+
+    path = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError, match="a mistake"):
+        go(evaluate=failing, checkpoint=path)
+    assert load_checkpoint(path)["step"] == 8 and same(go(resume=path), go())
+    with pytest.raises(RuntimeError, match="a mistake"):
+        go(evaluate=lambda m: failing(m, lambda seen: 9), checkpoint=path)       # at its first look: nothing newer
+    assert load_checkpoint(path)["step"] == 8
+
+
 def test_a_done_run_has_nothing_left_to_do(tmp_path):
     whole = go(checkpoint=tmp_path / "run.pt")
     again = go(resume=tmp_path / "run.pt")
@@ -505,7 +568,9 @@ def test_a_done_run_has_nothing_left_to_do(tmp_path):
 @pytest.mark.parametrize("change, name", [
     ({"base_lr": 0.5}, "base_lr=1.0, this call has base_lr=0.5"), ({"steps": 13}, "steps=12"), ({"seed": 1}, "seed=0"),
     ({"images": made(48)}, "images='40 noise"), ({"autocast": "bfloat16"}, "bf16=False"),
-    ({"method": nn.Sequential(Tiny())}, "method='Tiny of"),
+    ({"method": type("Other", (Tiny,), {})()}, "method='Tiny of"),
+    ({"method": Tiny(dropout=0.3)}, "method='Tiny of 248 weights, layers "),
+    ({"images": Images(255 - made().pixels, name="noise")}, r"images='40 noise \(1, 4, 4\), pixels "),
 ])
 def test_a_checkpoint_of_another_run_is_refused_by_the_name_of_what_differs(change, name):
     with pytest.raises(ValueError, match=name):
@@ -528,6 +593,16 @@ def test_a_checkpoint_of_the_same_net_with_another_switch_is_refused(tmp_path):
             go_on(resume=tmp_path / "run.pt", **switch)
 
 
+def test_the_description_of_large_sets_and_of_nets_with_functions_is_quick_and_the_same_each_time():
+    class Named(Tiny):
+        def extra_repr(self):
+            return repr(lambda x: x)
+
+    large = Images(torch.zeros(1, dtype=torch.uint8).expand(10**6, 1, 96, 96), name="large")   # 9 GB, were it there
+    one, two = (memory.described(Plan(1), Named(), large, Noisy(), torch.device("cpu"), False) for _ in range(2))
+    assert one == two
+
+
 def test_another_order_is_noticed():
     with pytest.raises(ValueError, match="batch 7 is not the one that the checkpoint saw"):
         go(resume=stopped_at(7), order=shuffled(40, 8, seed=9))
@@ -544,6 +619,25 @@ def test_a_truncated_checkpoint_is_an_error(saved, share):
     whole = saved.read_bytes()
     saved.write_bytes(whole[:int(share * len(whole))])
     with pytest.raises(ValueError, match="truncated or no PyTorch file"):
+        go(resume=saved)
+
+
+def test_a_byte_that_has_changed_in_a_checkpoint_is_noticed(saved):
+    raw = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        weights = archive.read(next(name for name in archive.namelist() if name.endswith("data/0")))
+    raw[raw.index(weights)] ^= 1
+    saved.write_bytes(raw)
+    with pytest.raises(ValueError, match="damaged.*data/0 has changed"):
+        go(resume=saved)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("history", None), ("config", None), ("views_rng", torch.zeros(5)), ("step", "a"), ("step", 99), ("step", -1),
+    ("images", None), ("seconds", "a"), ("batch", None), ("method", None), ("optimiser", 3)])
+def test_a_checkpoint_whose_parts_cannot_be_is_an_error(saved, name, value):
+    save_checkpoint(load_checkpoint(saved) | {name: value}, saved)
+    with pytest.raises(ValueError, match="resume: the"):
         go(resume=saved)
 
 
@@ -565,8 +659,11 @@ def test_a_foreign_checkpoint_is_an_error_and_runs_no_code(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_newer_checkpoint_and_a_missing_one_are_errors(saved):
-    save_checkpoint(load_checkpoint(saved) | {"schema": memory.SCHEMA + 1}, saved)
+def test_an_older_checkpoint_a_newer_one_and_a_missing_one_are_errors(saved):
+    save_checkpoint(load_checkpoint(saved) | {"schema": memory.SCHEMA - 1}, saved)
+    with pytest.raises(ValueError, match=f"schema {memory.SCHEMA - 1}.*reads {memory.SCHEMA}; go on with the version"):
+        go(resume=saved)
+    save_checkpoint(torch.load(saved, weights_only=True) | {"schema": memory.SCHEMA + 1}, saved)
     with pytest.raises(ValueError, match=f"schema {memory.SCHEMA + 1}.*update simsiam_explained"):
         go(resume=saved)
     save_checkpoint({k: v for k, v in torch.load(saved, weights_only=True).items() if k != "schema"}, saved)
