@@ -1,6 +1,7 @@
 """Bytes on disk into arrays: .npz files and image files, with refusals that name the file and the fault."""
 from __future__ import annotations
 
+import os
 import warnings
 import zipfile
 from contextlib import contextmanager
@@ -11,11 +12,41 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .checks import one_of
 from .memory import whole_file
 
-__all__ = ["ENDINGS", "fetch", "save_npz", "open_npz", "read_npz", "find_images", "read_images"]
+__all__ = ["ENDINGS", "PARTS", "listed", "place", "held_out", "fetch", "save_npz", "open_npz", "read_npz",
+           "find_images", "by_folder", "read_images"]
 
+_TEST = ("test", "val", "valid", "validation")           # of a set that holds several, the first is its test part
+PARTS = ("train", *_TEST, "unlabeled")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def listed(names) -> str:
+    """Return the first five names, and how many there are."""
+    names = list(names)
+    return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
+
+
+def place(what) -> Path | None:
+    """Return the path of the .npz file or folder `what`, None for a mere word; an error if it is no such file."""
+    path = Path(os.path.expanduser(what))
+    if path.is_dir() or path.is_file() and path.suffix.lower() == ".npz":
+        return path
+    if path.exists():
+        raise ValueError(f"images: {what} is neither an .npz file nor a folder of image files; give one of these.")
+    if path.suffix or path.name != what:
+        raise FileNotFoundError(f"images: {what}: no such file or folder; give an .npz file or a folder of images.")
+    return None
+
+
+def held_out(path: Path) -> str | None:
+    """Return the name of the test part of an .npz file, or of a folder with train and test parts; else None."""
+    if path.is_dir():
+        return next((part for part in _TEST if (path / part).is_dir() and (path / "train").is_dir()), None)
+    with open_npz(path) as file:
+        return next((part for part in _TEST if {f"{part}_images", f"x_{part}"} & set(file.files)), None)
 
 
 def fetch(name: str, split: str, folder: Path) -> Path:
@@ -64,18 +95,28 @@ def open_npz(path):
             yield file
 
 
-def read_npz(path, split: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Return (pixels (N, C, H, W), labels (N,) or None, class names) of one split; KeyError if there is none."""
+def _pairs(split: str) -> list[tuple[str, str]]:
+    """The keys (images, labels) under which a split may lie."""
     plain = [("images", "labels"), ("x", "y")] if split == "train" else []
-    pairs = [(f"{split}_images", f"{split}_labels"), (f"x_{split}", f"y_{split}"), *plain]
+    return [(f"{split}_images", f"{split}_labels"), (f"x_{split}", f"y_{split}"), *plain]
+
+
+def read_npz(path, split: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Return (pixels (N, C, H, W), labels (N,) or None, class names) of one split; KeyError if there is none, and a
+    warning that names keys which belong to no split."""
+    pairs = _pairs(split)
     with open_npz(path) as file:
         keys = next((pair for pair in pairs if pair[0] in file.files), None)
         if keys is None:
             raise KeyError(f"{path}: no {split} images among the keys {', '.join(file.files) or '(none)'}; "
                            f"expected one of {', '.join(pair[0] for pair in pairs)}.")
-        pixels = _channels_first(_array(file, keys[0], path, "iuf"))
+        pixels = _channels_first(_array(file, keys[0], path, "iuf"), path)
         labels = _array(file, keys[1], path, "iu") if keys[1] in file.files else None
-        classes = _array(file, "classes", path, "UiuS").tolist() if "classes" in file.files else []
+        classes = _names(_array(file, "classes", path, "UiuS"), path) if "classes" in file.files else []
+        others = {key for part in PARTS if part != split for pair in _pairs(part) for key in pair}
+        if unused := [key for key in file.files if key not in {*keys, "classes", *others}]:
+            warnings.warn(f"{path}: not used: {listed(unused)}; with images in {keys[0]!r}, labels are looked for in "
+                          f"{keys[1]!r}, names in 'classes'.", stacklevel=3)
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     return pixels, labels, classes
@@ -92,11 +133,21 @@ def _array(file, key: str, path, kinds: str) -> np.ndarray:
     if array.dtype.kind not in kinds:
         raise TypeError(f"{path}: {key!r} has dtype {array.dtype}; expected bytes or floats for images, whole numbers "
                         "for labels, text for classes.")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)       # torch takes no bytes in foreign order
 
 
-def _channels_first(pixels: np.ndarray) -> np.ndarray:
-    """(N, H, W, C), (N, C, H, W) or (N, H, W) as a contiguous (N, C, H, W)."""
+def _names(classes: np.ndarray, path) -> list[str]:
+    """The names of the classes, bytes decoded; ValueError if they are not one row."""
+    if classes.ndim != 1:
+        raise ValueError(f"{path}: 'classes' has shape {classes.shape}, expected one row: a name for each class.")
+    return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes.tolist()]
+
+
+def _channels_first(pixels: np.ndarray, path) -> np.ndarray:
+    """(N, H, W, C), (N, C, H, W) or (N, H, W) as a contiguous (N, C, H, W); ValueError for a single colour picture."""
+    if pixels.ndim == 3 and pixels.shape[-1] == 3:
+        raise ValueError(f"{path}: images of shape {pixels.shape} are one colour picture, expected (N, H, W, C); save "
+                         "pixels[None].")
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3):
@@ -112,6 +163,35 @@ def find_images(folder: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{folder}: no images there or below; expected files ending in {', '.join(ENDINGS)}.")
     return files
+
+
+def by_folder(folder: Path, files: list[Path], classes) -> tuple[list[int] | None, tuple[str, ...]]:
+    """Return (the label of each file or None, the names): classes are the sub-folders, `classes` if these are given."""
+    tops = [next(iter(file.relative_to(folder).parts[:-1]), "") for file in files]        # "" beside the sub-folders
+    classes = tuple(classes) or _classes(folder, files, tops)
+    if not classes:
+        return None, ()
+    return [classes.index(one_of(f"{file}: sub-folder", top, classes)) for file, top in zip(files, tops)], classes
+
+
+def _classes(folder: Path, files: list[Path], tops: list[str]) -> tuple[str, ...]:
+    """The sorted sub-folders if each file lies in one of several, otherwise (); ValueError for the parts of a set.
+
+    A warning names sub-folders that are no classes, since files lie beside them or since none was read in them."""
+    named, loose = sorted({*tops} - {""}), [file.name for file, top in zip(files, tops) if not top]
+    if not loose and {name.lower() for name in named} <= {*PARTS}:
+        whole = str(folder / max(named, key=lambda name: name.lower() == "train"))
+        raise ValueError(f"{folder}: its sub-folders ({listed(named)}) are parts of a set, no classes; give {whole!r}, "
+                         "or the whole to load_images if it has train and test.")
+    subs = sorted(sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+    empty = [name for name in subs if name not in named]
+    few = "" if len(named) > 1 else " There are no labels, for one sub-folder makes no classes."
+    if named and loose:
+        warnings.warn(f"{folder}: no labels: the sub-folders ({listed(named)}) are ignored as classes, since beside "
+                      f"them lies {listed(loose)}; move that into one of them, or away.", stacklevel=4)
+    elif named and empty:
+        warnings.warn(f"{folder}: {listed(empty)} ignored: no image was read there.{few}", stacklevel=4)
+    return () if loose or len(named) == 1 else tuple(named)
 
 
 def read_images(files: list[Path], channels: int, size: int, on_error: str) -> tuple[Tensor, list[Path]]:

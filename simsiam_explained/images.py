@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_labels, one_of, positive
-from .files import fetch, find_images, open_npz, read_images, read_npz
+from .files import PARTS, by_folder, fetch, find_images, held_out, listed, place, read_images, read_npz
 
 # %% auto #0
 __all__ = ['TEXTURES', 'Images', 'from_tensor', 'textures', 'digits', 'from_npz', 'from_folder', 'cache_dir', 'cifar10',
@@ -35,18 +35,19 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return tuple(self.pixels.shape[1:])                   # (C, H, W) of each image
+    shape = property(lambda self: tuple(self.pixels.shape[1:]), doc="(C, H, W) of each image: three whole numbers.")
 
     def to(self, device) -> Images:
+        """Return the same images with every tensor on `device`; types and shapes stay."""
         return _each(self, lambda t: t.to(device))
 
-    def __getitem__(self, index) -> Images:                   # a slice, whole numbers (list, tensor) or a mask
+    def __getitem__(self, index) -> Images:
+        """Return the images at a slice, whole numbers (M,) or a bool mask (N,); otherwise TypeError or IndexError."""
         return _each(self, lambda t: t[_checked_index(index, len(self), t.device)])
 
     def split(self, n: int, seed: int = 0) -> tuple[Images, Images]:
-        return _split(self, n, seed)                          # (n images by chance, the rest)
+        """Return (n images drawn by chance, the N − n others); ValueError or TypeError unless n is in 1 … N − 1."""
+        return _split(self, n, seed)
 
 # %% ../nbs/01_images.ipynb #36368275
 def _each(images: Images, change: Callable[[Tensor], Tensor]) -> Images:
@@ -64,8 +65,9 @@ def _checked_index(index, n: int, device) -> slice | Tensor:
     if index.ndim != 1 or index.is_floating_point():
         raise TypeError(f"images[…]: got {index.dtype} of shape {tuple(index.shape)}, expected a slice, whole "
                         "numbers or a mask (N,); for one image write images[[3]].")
-    if index.dtype != torch.bool and index.device.type == "cpu" and len(index):
-        if index.min() < -n or index.max() >= n:
+    if index.dtype != torch.bool:
+        index = index.long()                                  # torch would take uint8 for a mask
+        if index.device.type == "cpu" and len(index) and not -n <= index.min() <= index.max() < n:
             raise IndexError(f"images[…]: numbers {index.min()} to {index.max()} were asked of a set of {n} images.")
     return index.to(device)
 
@@ -89,12 +91,12 @@ def from_tensor(
     """Return the Images of a tensor, on its device; TypeError or ValueError names what does not fit."""
     pixels = _bytes(_checked_shape(pixels))
     if labels is not None:
-        labels = check_labels(_numbers(labels, pixels.device), len(pixels)).long()
+        labels = check_labels(_numbers("labels", labels).to(pixels.device), len(pixels)).long()
         classes = tuple(map(str, classes)) or tuple(map(str, range(int(labels.max()) + 1)))
         if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, expected 0 to "
                              f"{len(classes) - 1} for {len(classes)} classes; use labels=None if there are none.")
-    factors = {key: torch.as_tensor(value, device=pixels.device) for key, value in (factors or {}).items()}
+    factors = {key: _numbers(f"factors: {key!r}", value).to(pixels.device) for key, value in (factors or {}).items()}
     for key, value in factors.items():
         if len(value) != len(pixels):
             raise ValueError(f"factors: {key!r} has {len(value)} rows for {len(pixels)} images, expected one for each.")
@@ -115,13 +117,14 @@ def _checked_shape(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _numbers(labels, device) -> Tensor:
-    """`labels` as a tensor; TypeError if they are no numbers."""
+def _numbers(what: str, given) -> Tensor:
+    """`given` as a tensor; TypeError if it is no row of numbers."""
     try:
-        return torch.as_tensor(labels, device=device)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"labels: got {labels[0]!r} as the first, expected whole numbers; from names: "
-                        "classes, labels = np.unique(names, return_inverse=True).") from error
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{what}: got a {type(given).__name__} with {next(iter(given), None)!r} as the first, expected "
+                        "a row of numbers; from names: classes, labels = np.unique(names, return_inverse=True); leave "
+                        "it out where nothing is known.") from error
 
 # %% ../nbs/01_images.ipynb #b16cfbde
 def _bytes(pixels: Tensor) -> Tensor:
@@ -259,10 +262,9 @@ def from_npz(path, split: str = "train", device="cpu", name: str | None = None) 
     """Return one split of an .npz file of arrays (pickles are refused); ValueError or KeyError says what does not fit.
 
     Keys: `train_images`, `train_labels`, `test_images`, `test_labels` (or `x_train`, `y_train`, …), or `images`,
-    `labels` (or `x`, `y`) alone, which are the train split; `classes` holds names. Images: uint8, or float in [0, 1];
-    (N, H, W, C), (N, C, H, W) or (N, H, W). The labels may be missing."""
-    pixels, labels, classes = read_npz(path, one_of("split", split, ["train", "test", "unlabeled"]))
-    labels = labels if labels is None else torch.from_numpy(labels)
+    `labels` (or `x`, `y`) alone, which are the train split; `classes` holds names; a warning names other keys. Images:
+    uint8, or float in [0, 1]; (N, H, W, C), (N, C, H, W) or (N, H, W). The labels may be missing."""
+    pixels, labels, classes = read_npz(path, one_of("split", split, PARTS))
     return from_tensor(torch.from_numpy(pixels), labels, classes, name=name or Path(path).stem).to(device)
 
 # %% ../nbs/01_images.ipynb #7a0591e6
@@ -274,16 +276,13 @@ def from_folder(
     classes: Sequence[str] = (),        # the sub-folders to expect, in this order; () = those there are, sorted
     device="cpu",
 ) -> Images:
-    """Return the image files below `path`, in sorted order, one open at a time; ValueError if there are none."""
+    """Return the image files below `path`, in sorted order, one open at a time; ValueError if there are none, or if
+    the sub-folders are train, test, …; a warning says why sub-folders are no classes."""
     one_of("on_error", on_error, ["warn", "raise"])
-    files = find_images(Path(path))
-    pixels, files = read_images(files, 3 if colour else 1, positive("from_folder: size", size), on_error)
-    tops = ["" if file.parent == Path(path) else file.relative_to(path).parts[0] for file in files]
-    if not classes and ("" in tops or len(set(tops)) == 1):
-        return from_tensor(pixels, name=Path(path).name).to(device)
-    classes = tuple(classes) or tuple(sorted(set(tops)))
-    labels = [classes.index(one_of(f"{path}: sub-folder", top, classes)) for top in tops]
-    return from_tensor(pixels, labels, classes, name=Path(path).name).to(device)
+    path = Path(path).expanduser()
+    pixels, files = read_images(find_images(path), 3 if colour else 1, positive("from_folder: size", size), on_error)
+    labels, classes = by_folder(path, files, classes)
+    return from_tensor(pixels, labels, classes, name=path.name).to(device)
 
 # %% ../nbs/01_images.ipynb #2c8e2132
 def cache_dir() -> Path:
@@ -322,8 +321,10 @@ def load_images(
     seed: int = 0,                      # of the made ones, and of which n
     device="cpu",
 ) -> tuple[Images, Images]:
-    """Return (train, test). What has no test part is split 80 : 20, always alike; ValueError for an unknown name."""
+    """Return (train, test), alike in channels, size and classes. The test part is called test, val, valid or validation
+    (the first that is there); without one, a fifth is set apart, always the same. ValueError for an unknown name."""
     n = None if n is None else positive("n", n)
+    size = None if size is None else positive("size", size)
     if not isinstance(what, (str, os.PathLike)):
         raise TypeError(f"images: got {type(what).__name__}, expected a name, a file or a folder; from_tensor takes "
                         "pixels.")
@@ -334,10 +335,9 @@ def load_images(
         images = make(count + max(1, count // 4), size or 32, seed=seed)
         return images[:count].to(device), images[count:].to(device)
     train, test = _both_splits(what, size)
-    if test is None:
-        train, test = train.split(max(1, round(0.8 * len(train))))
+    train, test = (train, test) if test else _four_fifths(train)
     train, test = _at_most(train, n, size, seed), _at_most(test, n and max(1, n // 4), size, seed)
-    return train.to(device), test.to(device)
+    return _alike(train.to(device), test.to(device))
 
 # %% ../nbs/01_images.ipynb #70732cdd
 _NAMED = {"cifar10": cifar10, "cifar100": cifar100, "stl10": stl10}
@@ -345,23 +345,36 @@ _NAMED = {"cifar10": cifar10, "cifar100": cifar100, "stl10": stl10}
 
 def _both_splits(what, size: int | None) -> tuple[Images, Images | None]:
     """(train, test) of a named set, a file or a folder; test is None if there is no such part."""
-    path = Path(str(what))
     if what in _NAMED:
         return _NAMED[what]("train"), _NAMED[what]("test")
     if what == "digits":
         return digits(size or 32), None
-    if path.suffix == ".npz":
-        with open_npz(path) as file:
-            whole = not {"test_images", "x_test"} & set(file.files)
-        return from_npz(path), None if whole else from_npz(path, "test")
-    if path.is_dir():
-        if not ((path / "train").is_dir() and (path / "test").is_dir()):
-            return from_folder(path, size or 32), None
-        train = from_folder(path / "train", size or 32)
-        return train, from_folder(path / "test", size or 32, classes=train.classes)
-    raise ValueError(one_of("images", str(what), ["textures", "mosaics", "digits", *_NAMED, "FILE.npz", "FOLDER"]))
+    if not (path := place(what)):
+        raise ValueError(one_of("images", what, ["textures", "mosaics", "digits", *_NAMED, "FILE.npz", "FOLDER"]))
+    part = held_out(path)
+    if path.is_file():
+        return from_npz(path), part and from_npz(path, part)
+    train = from_folder(path / "train" if part else path, size or 32)
+    return train, part and from_folder(path / part, size or 32, classes=train.classes)
 
-# %% ../nbs/01_images.ipynb #6c061654
+# %% ../nbs/01_images.ipynb #e2f0a0f4
+def _four_fifths(images: Images) -> tuple[Images, Images]:
+    """(four fifths of the images, the rest), always the same; ValueError if there are fewer than three."""
+    if len(images) < 3:
+        raise ValueError(f"images: {len(images)} in {images.name}, expected at least 3: a fifth is for testing.")
+    return images.split(round(0.8 * len(images)))
+
+
+def _alike(train: Images, test: Images) -> tuple[Images, Images]:
+    """(train, test) if channels, size and classes agree, else ValueError; a test part may lack the last classes."""
+    labelled = train.labels is not None and test.labels is not None
+    if train.shape != test.shape or labelled and test.classes != train.classes[:len(test.classes)]:
+        one, other = (f"{part.shape}, classes: {listed(part.classes) or 'none'}" for part in (train, test))
+        raise ValueError(f"images: the training part has {one}; the test part has {other}; expected the same channels, "
+                         "size and classes in both (size=32 brings both to one size).")
+    return train, test
+
+
 def _at_most(images: Images, n: int | None, size: int | None, seed: int) -> Images:
     """The images resampled to `size`, and `n` of them by chance where there are more."""
     images = images if n is None or n >= len(images) else images.split(n, seed)[0]

@@ -1,6 +1,8 @@
 """Image sets: made, read from files and folders, fetched once; and what is refused."""
 import math
 import time
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ def test_an_index_carries_labels_and_factors(device):
     images = textures(40, size=16, device=device)
     numbers = torch.tensor([3, 1, 39])
     for index, expected in [(slice(2, 5), [2, 3, 4]), ([3, 1, 39], numbers), (numbers, numbers),
+                            (numbers.byte(), numbers), (numbers.numpy().astype(np.uint8), numbers),     # no masks
+                            (torch.tensor([0, -1], dtype=torch.int8), [0, 39]),
                             (numbers.to(device), numbers), ([], []),
                             (images.labels == 2, (images.labels == 2).nonzero().flatten().cpu())]:
         part, rows = images[index], torch.as_tensor(expected, dtype=torch.int64, device=device)
@@ -33,6 +37,7 @@ def test_an_index_carries_labels_and_factors(device):
 
 @pytest.mark.parametrize("index, error, says", [
     (3, TypeError, r"images\[\[3\]\]"), ([0.5], TypeError, "float32"), ([[1]], TypeError, r"\(1, 1\)"),
+    (np.array([10], np.uint8), IndexError, "10 were asked of a set of 10"),
     ([10], IndexError, "10 were asked of a set of 10"), ([-11], IndexError, "-11"),
     ([True, False], IndexError, "mask")])
 def test_an_index_that_does_not_fit_is_refused(index, error, says):
@@ -95,11 +100,19 @@ def test_from_tensor_refuses(pixels, error, says):
     ({"labels": [0, 1, -1]}, ValueError, "-1 to 1"),
     ({"labels": ["cat", "dog", "cat"]}, TypeError, "'cat' as the first.*np.unique"),
     ({"labels": np.array(["cat", "dog", "cat"])}, TypeError, "'cat'.*np.unique"),
+    ({"labels": [None] * 3}, TypeError, "None as the first.*leave it out"),
+    ({"labels": {0, 1}}, TypeError, "got a set.*row of numbers"), ({"labels": {0: 1}}, TypeError, "got a dict.*row of"),
+    ({"factors": {"kind": ["a", "b", "c"]}}, TypeError, "factors: 'kind': got a list with 'a'.*np.unique"),
     ({"labels": [0, 1, 2], "classes": ["a", "b"]}, ValueError, "0 to 2"),
     ({"factors": {"angle": torch.zeros(2)}}, ValueError, "'angle' has 2 rows for 3 images")])
 def test_labels_and_factors_must_fit(given, error, says):
     with pytest.raises(error, match=says):
         from_tensor(random_bytes(3, 1, 4, 4), **given)
+
+
+def test_what_the_methods_return_is_said():
+    for name, says in [("shape", "(C, H, W)"), ("to", "`device`"), ("__getitem__", "mask (N,)"), ("split", "N − n")]:
+        assert says in getattr(Images, name).__doc__
 
 
 # --- textures
@@ -237,6 +250,20 @@ def test_npz_layouts_dtypes_and_missing_labels(tmp_path, device):
     assert torch.equal(from_npz(path).pixels, torch.from_numpy(PIXELS))
 
 
+def test_npz_names_as_bytes_and_arrays_in_foreign_byte_order(tmp_path):
+    path = write(tmp_path / "a.npz", images=(PIXELS / 255).astype(">f4"), labels=LABELS.astype(">i8"),
+                 classes=np.array([b"cat", "hör".encode(), b"dog"]))
+    images = from_npz(path)
+    assert images.classes == ("cat", "hör", "dog") and images.labels.tolist() == LABELS.tolist()
+    assert torch.equal(images.pixels, torch.from_numpy(PIXELS))
+
+
+@pytest.mark.parametrize("key", ["label", "y", "y_train"])
+def test_npz_names_keys_that_it_does_not_use(tmp_path, key):
+    with pytest.warns(UserWarning, match=f"a.npz: not used: {key}; .* labels are looked for in 'labels'"):
+        assert from_npz(write(tmp_path / "a.npz", images=PIXELS, **{key: LABELS})).labels is None
+
+
 def test_npz_refuses(tmp_path):
     good = write(tmp_path / "good.npz", images=PIXELS, labels=LABELS)
     with pytest.raises(FileNotFoundError, match="none.npz: no such file; np.savez"):
@@ -261,6 +288,9 @@ def test_npz_refuses(tmp_path):
     ({"images": PIXELS * 1.5}, ValueError, r"expected \[0, 1\]"),
     ({"images": PIXELS[0, 0]}, ValueError, r"\(5, 4\)"),
     ({"images": PIXELS[:0]}, ValueError, "empty"),
+    ({"images": np.zeros((12, 12, 3), np.uint8)}, ValueError, r"one colour picture.*pixels\[None\]"),
+    ({"images": PIXELS, "labels": LABELS, "classes": np.array([["a", "b", "c"]])}, ValueError, r"shape \(1, 3\).*one row"),
+    ({"images": PIXELS, "labels": LABELS, "classes": np.array("abc")}, ValueError, r"shape \(\).*one row"),
     ({"images": PIXELS, "labels": np.array(list("abcabc"))}, TypeError, "'labels' has dtype <U1"),
     ({"images": PIXELS, "labels": LABELS[:2]}, ValueError, "2 for 6 images")])
 def test_npz_refuses_such_arrays(tmp_path, faulty, error, says):
@@ -332,7 +362,30 @@ def test_folder_without_or_with_one_sub_folder_has_no_labels(tmp_path):
     save(tmp_path / "b" / "0.png", np.zeros((8, 8), np.uint8))
     assert from_folder(tmp_path, size=8).labels.tolist() == [0, 0, 0, 1]
     save(tmp_path / "loose.png", np.zeros((8, 8), np.uint8))
-    assert from_folder(tmp_path, size=8).labels is None and len(from_folder(tmp_path, size=8)) == 5
+    with pytest.warns(UserWarning, match=r"no labels: the sub-folders \(a, b\).*lies loose.png; move"):
+        images = from_folder(tmp_path, size=8)
+    assert images.labels is None and len(images) == 5
+
+
+def test_a_sub_folder_without_images_is_named(tmp_path):
+    for name in "ab":
+        save(tmp_path / name / "0.png", np.zeros((8, 8), np.uint8))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    with pytest.warns(UserWarning, match="empty ignored: no image was read there.$"):
+        assert from_folder(tmp_path, size=8).classes == ("a", "b")
+    (tmp_path / "b" / "0.png").unlink()
+    with pytest.warns(UserWarning, match="b, empty ignored.*no labels, for one sub-folder"):
+        assert from_folder(tmp_path, size=8).labels is None
+
+
+@pytest.mark.parametrize("names", ["train", "train val", "Test Train"])
+def test_parts_of_a_set_are_no_classes(tmp_path, names):
+    for name in names.split():
+        save(tmp_path / name / "x" / "0.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="parts of a set, no classes; give '.*[tT]rain'"):
+        from_folder(tmp_path)
+    assert from_folder(tmp_path, size=8, classes=names.split()).classes == tuple(names.split())      # if one insists
 
 
 def test_mixed_sizes_are_cut_to_their_central_square(tmp_path):
@@ -547,16 +600,67 @@ def test_load_images_from_a_folder(tmp_path):
     assert (len(train), len(test)) == (2, 1) and train.shape == (3, 8, 8)
 
 
+@pytest.mark.parametrize("part", ["test", "val", "valid", "validation"])
+def test_load_images_knows_the_test_part_by_four_names(tmp_path, part):
+    for folder, label, times in product(["train", part], "xy", "01"):
+        save(tmp_path / folder / label / f"{times}.png", np.zeros((8, 8), np.uint8))
+    train, test = load_images(tmp_path, size=8)
+    assert train.classes == test.classes == ("x", "y") and train.labels.tolist() == test.labels.tolist() == [0, 0, 1, 1]
+    both = {"train_images": PIXELS, "train_labels": LABELS, f"{part}_images": PIXELS[:4], f"{part}_labels": LABELS[:4]}
+    assert [len(images) for images in load_images(write(tmp_path / "a.npz", **both))] == [6, 4]
+
+
+@pytest.mark.parametrize("test, size, says", [
+    ({"images": PIXELS[:, 0]}, 8, r"\(3, 8, 8\), classes: a, b, c; the test part has \(1, 8, 8\)"),
+    ({"images": PIXELS[:, :, :4]}, None, r"\(3, 5, 4\).*\(3, 4, 4\).*size=32"),
+    ({"images": PIXELS, "labels": LABELS + 1}, 8, "classes: 0, 1, 2; .*classes: 0, 1, 2, 3;")])
+def test_load_images_compares_its_two_parts(tmp_path, test, size, says):
+    names = {} if "labels" in test else {"classes": np.array(["a", "b", "c"])}
+    path = write(tmp_path / "a.npz", train_images=PIXELS, train_labels=LABELS, **names,
+                 **{f"test_{key}": value for key, value in test.items()})
+    with pytest.raises(ValueError, match=says):
+        load_images(path, size=size)
+
+
+def test_load_images_takes_parts_that_differ_in_size_alone_or_lack_the_last_class(tmp_path):
+    path = write(tmp_path / "a.npz", train_images=PIXELS, train_labels=LABELS, test_images=PIXELS[:2, :, :4],
+                 test_labels=LABELS[:2])
+    assert [images.shape for images in load_images(path, size=8)] == [(3, 8, 8)] * 2
+
+
+@pytest.mark.parametrize("what", ["no/such/dir", "~/no such folder", "f.npy", "a.png", "x.NPZ", "./x", Path("textures")])
+def test_load_images_says_that_there_is_no_such_file(tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{what}: no such file or folder; give"):
+        load_images(what)
+
+
+def test_load_images_knows_files_by_home_and_by_capital_letters(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.npz", x=PIXELS).rename(tmp_path / "a.NPZ")
+    assert [len(part) for part in load_images("~/a.NPZ")] == [5, 1]
+    save(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="a.png is neither an .npz file nor a folder"):
+        load_images(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_load_images_says_that_one_or_two_images_are_too_few(tmp_path, n):
+    with pytest.raises(ValueError, match=f"images: {n} in a, expected at least 3: a fifth"):
+        load_images(write(tmp_path / "a.npz", images=PIXELS[:n]))
+
+
 @pytest.mark.parametrize("what, says", [("texture", "Did you mean 'textures'"), ("cifar-10", "Did you mean 'cifar10'"),
-                                        ("no/such/folder", "'FOLDER'")])
+                                        ("pictures", "'FOLDER'")])
 def test_load_images_refuses_unknown_names(what, says):
     with pytest.raises(ValueError, match=says):
         load_images(what)
 
 
 def test_load_images_refuses_no_images_and_no_name():
-    with pytest.raises(ValueError, match="n: got 0"):
-        load_images(n=0)
+    for given in ("n", "size"):
+        with pytest.raises(ValueError, match=f"{given}: got 0"):
+            load_images(**{given: 0})
     with pytest.raises(TypeError, match="got ndarray.*from_tensor takes pixels"):
         load_images(PIXELS)
 
