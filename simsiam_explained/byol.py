@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import number, one_of
+from .checks import flag, number, one_of
 from .conditions import CostsLess
 from .evidence import Between, Claim, Collapses, Lower, Near, Number
 from .norms import swap_norm
 from .simsiam import Output, Siamese, check_views
 
 # %% auto #0
-__all__ = ['TARGETS', 'CLAIMS', 'ema', 'tau_at', 'byol_loss', 'scrambled', 'optimal_predictor', 'WithTarget', 'BYOL']
+__all__ = ['TARGETS', 'BYOL_AT', 'CLAIMS', 'ema', 'tau_at', 'byol_loss', 'scrambled', 'optimal_predictor', 'WithTarget', 'BYOL']
 
 # %% ../nbs/12_ema.ipynb #b4c9ba22
 @torch.no_grad()
@@ -127,18 +127,18 @@ class WithTarget(_Following):
                  tau: float = 0.996,             # the first; official code: 0.99 for 100 and 300 epochs, 0.996 for 1000
                  tau_schedule: str = "cosine",   # cosine, up to 1 | constant
                  average_buffers: bool = False,  # BN's running statistics too; the official code does not
-                 norm: str = "batch",            # batch | group | none | matched, Richemond et al. 2020
+                 norm: str = "batch",            # group | none | matched, Richemond et al. 2020: of a backbone's copy
                  bias_out: bool = False,         # of the heads' last layers; the official code has none
                  dim: int = 256, hidden: int = 4096, layers: int = 2, bn: str = "hidden",
                  predictor_hidden: int = 4096, predictor_lr: str = "scheduled", seed: int = 0, **parts):
-        super().__init__(backbone, dim=dim, hidden=hidden, layers=layers, bn=bn, predictor_hidden=predictor_hidden,
-                         predictor_lr=predictor_lr, seed=seed, **parts)
-        for head in () if bias_out else (self.projector, self.predictor):
+        super().__init__(backbone if norm == "batch" else copy.deepcopy(backbone), dim=dim, hidden=hidden, seed=seed,
+                         layers=layers, bn=bn, predictor_hidden=predictor_hidden, predictor_lr=predictor_lr, **parts)
+        for head in () if flag("bias_out", bias_out) else (self.projector, self.predictor):
             _drop_output_bias(head)
         swap_norm(self, norm)
         self.follows, self.tau = one_of("target", target, TARGETS), number("tau", tau, 0, 1)
         self.tau_schedule = one_of("tau_schedule", tau_schedule, ("cosine", "constant"))
-        self.norm, self.average_buffers, self.target = norm, average_buffers, None
+        self.norm, self.average_buffers, self.target = norm, flag("average_buffers", average_buffers), None
         if target != "online":   # choice: it starts as a copy, as in most ports; the authors saw no difference
             net = scrambled(self.online, seed + 2) if target == "random" else copy.deepcopy(self.online)
             self.target = net.requires_grad_(False)
@@ -197,17 +197,17 @@ class BYOL(_Training):
                  loss_scale: float = 1.0,         # ¼ gives SimSiam's gradient; the paper's sum is four times that
                  **parts):
         super().__init__(backbone, predictor="none" if predictor == "optimal" else predictor, **parts)
-        self.optimal, self.normalise, self.ridge = predictor == "optimal", normalise, number("ridge", ridge, 0)
+        self.optimal, self.normalise = predictor == "optimal", flag("normalise", normalise)
         self.predictor_factor = number("predictor_factor", predictor_factor, 0)
         self.projector_factor = number("projector_factor", projector_factor, 0)
         self.beta, self.temperature = number("beta", beta, 0), number("temperature", temperature, 1e-6)
-        self.loss_scale = number("loss_scale", loss_scale, 0)
+        self.ridge, self.loss_scale = number("ridge", ridge, 0), number("loss_scale", loss_scale, 1e-6)
         if self.beta and not normalise:
             raise ValueError(f"beta: got {beta} with normalise=False; the negatives compare directions, so normalise.")
 
 # %% ../nbs/12_ema.ipynb #5f97d15e
 _HEADS = {"method": "byol.BYOL", "dim": 128, "hidden": 512, "predictor_hidden": 512}
-_AT = {  # choice: rates and τ by kNN on held-out training images, seeds 100 and up
+BYOL_AT = {  # choice: rates and τ by kNN on held-out training images, seeds 100 and up
     "live": _HEADS | {"dim": 64, "hidden": 64, "predictor_hidden": 64, "bn": "default", "predictor_lr": "constant",
                       "base_lr": 0.4, "tau": 0.5},   # deviation: BN on the output and a constant rate, as SimSiam's
     "small": _HEADS | {"base_lr": 0.2, "tau": 0.9},
@@ -219,7 +219,7 @@ _PLAIN, _TAU0 = {_OUR: {}}, {_COPY: {"target": "copy"}, _FAST: {"target": "copy"
 
 
 def _claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rule, priority=5, live=()) -> Claim:
-    return Claim(f"byol-{n}", sentence, source, paper, arms, rule, (*live, "small", "full"), _AT, priority=priority)
+    return Claim(f"byol-{n}", sentence, source, paper, arms, rule, (*live, "small", "full"), BYOL_AT, priority=priority)
 
 # %% ../nbs/12_ema.ipynb #f429db06
 _LADDER = {f"τ = {tau}": {"tau": tau} for tau in (0.999, 0.99, 0.9)}
@@ -253,9 +253,9 @@ CLAIMS += [
     # ours, registered when 3 and 5 had been contradicted at small scale; rate and ridge by one run an arm, on seed 100
     Claim("byol-3-rate", "At eight times the rate BYOL with τ = 0 collapses, and BYOL does not.", "ours", "–",
           _PLAIN | {_COPY: _TAU0[_COPY]}, (Collapses(_COPY, _OUR), Lower("linear", _COPY, _OUR)), ("small",),
-          {"small": _AT["small"] | {"base_lr": 1.6}}, priority=4),
+          {"small": BYOL_AT["small"] | {"base_lr": 1.6}}, priority=4),
     Claim("byol-5-ridge", "A solved predictor that is held back, by a ridge of 0.1, prevents the collapse at τ = 0.", "ours",
-          "–", _PLAIN | _FIRM, (Collapses(*_FIRM, _OUR, holds=False),), ("small",), _AT, priority=4),
+          "–", _PLAIN | _FIRM, (Collapses(*_FIRM, _OUR, holds=False),), ("small",), BYOL_AT, priority=4),
 ]
 
 # %% ../nbs/12_ema.ipynb #d4267c65
@@ -332,7 +332,7 @@ CLAIMS += [
           {arm: _LIGHTLY[arm] for arm in ("BYOL", "SimSiam")}, (_ORDER[0], Number("kNN", "BYOL", 0.868, 0.868)),
           ("full",), priority=8),
     Claim("byol-15-short", "After a few epochs BYOL is ahead of SimSiam too.", "lightly's benchmark", "86.8 > 76.4",
-          {_OUR: _AT["small"], "SimSiam": {}}, _ORDER[:1], ("small",), priority=4),
+          {_OUR: BYOL_AT["small"], "SimSiam": {}}, _ORDER[:1], ("small",), priority=4),
     _claim("16", "Two views end near a cosine of 0.9, two images well below; in a collapsed run both reach 1.",
            "Fetterman & Albrecht 2020", "0.88 and 0.27", _PLAIN | {_DEAD: _GONE[_DEAD]},   # m_o²: the mean cosine of all pairs
            Between("loss", _OUR, 0.0, 0.8), Between("m_o", _OUR, -0.01, 0.75), Between("m_o", _DEAD, 0.97, 1.001)),

@@ -282,7 +282,7 @@ def _pooled(out: Tensor, name: str) -> Tensor:
         raise TypeError(f"layer {name!r}: got {getattr(out, 'shape', type(out).__name__)}, expected a tensor (B, d …).")
     if out.ndim == 3:                                           # tokens (B, T, d)
         return out.mean(1)
-    return out.flatten(2).mean(2) if out.ndim > 2 else out
+    return out.flatten(2).mean(2) if out.ndim > 2 else out.clone()     # the next layer may work in place
 
 
 def _stages(backbone: nn.Module, layers: list[str] | None) -> dict[str, nn.Module]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .byol import WithTarget
-from .checks import one_of, positive
+from .checks import flag, number, one_of, positive
 from .evidence import Between, Claim, Collapses, Lower, Near
 from .simsiam import D, Output, check_views
 
@@ -222,13 +222,13 @@ class DirectPred(_Computing):
                  encoder_decay: bool = True,        # False: weight decay on the predictor only (Table 5)
                  target: str = "online", tau_schedule: str = "constant",    # with "ema": τ = 0.996 throughout
                  dim: int = 128, hidden: int = 512, bn: str = "default", **parts):
-        one_of("predictor", predictor, ("linear", "symmetric"))
         if one_of("rule", rule, (*RULES, "gradient")) != "gradient" and predictor == "symmetric":
             raise ValueError(f"predictor: got 'symmetric', but rule={rule!r} sets the whole matrix; use 'linear'.")
-        super().__init__(backbone, predictor=predictor, target=target, tau_schedule=tau_schedule, dim=dim,
-                         hidden=hidden, bn=bn, **parts)
-        self.rule, self.eps, self.rho, self.freq, self.centred = rule, eps, rho, positive("freq", freq), centred
-        self.predictor_factor, self.encoder_decay = predictor_factor, encoder_decay
+        super().__init__(backbone, predictor=one_of("predictor", predictor, ("linear", "symmetric")), target=target,
+                         tau_schedule=tau_schedule, dim=dim, hidden=hidden, bn=bn, **parts)
+        self.rule, self.predictor_factor = rule, number("predictor_factor", predictor_factor, 0)
+        self.eps, self.rho, self.freq = number("eps", eps, 0), number("rho", rho, 0, 1), positive("freq", freq)
+        self.centred, self.encoder_decay = flag("centred", centred), flag("encoder_decay", encoder_decay)
         self.predictor.requires_grad_(rule == "gradient" or freq > 1)
         self.register_buffer("moments", torch.zeros(2, dim, dim))
         self.register_buffer("forwards", torch.zeros((), dtype=torch.long))

@@ -71,15 +71,17 @@ class MultiStep(Alternation):
                  batch: int | None = None,   # images in a batch, for k="epoch"
                  **parts):
         super().__init__(backbone, **parts)
-        if k == "epoch" and None in (n, batch):
-            raise ValueError("k: got 'epoch', which is n // batch steps; give n and batch, or a number of steps.")
+        if k == "epoch" and (None in (n, batch) or n < positive("batch", batch)):
+            raise ValueError(f"k: 'epoch' is n // batch steps, got n={n} and batch={batch}; give both, with n ≥ batch.")
         self.k = n // batch if k == "epoch" else positive("k", k)
         self.frozen = copy.deepcopy(_encoder(self)).requires_grad_(False)
 
     def eta_step(self, views: tuple, z: list[Tensor]) -> list[Tensor]:
+        """Return for each pair (i, j) of `self.pairs` what the encoder that stands still makes of view j, (B, d)."""
         return [self.frozen(views[j]) for _, j in self.pairs]
 
     def after_step(self, step: int, steps: int) -> None:
+        """Renew the encoder of the targets after each k-th step (`step` counts from 0)."""
         if (step + 1) % self.k == 0:
             self.frozen.load_state_dict(_encoder(self).state_dict())
 
@@ -97,6 +99,7 @@ class MeanOfViews(Alternation):
         self.views_per_image = samples
 
     def eta_step(self, views: tuple, z: list[Tensor]) -> list[Tensor]:
+        """Return for each pair (i, j) of `self.pairs` the mean (B, d) of the unit outputs of all views but view i."""
         more = [self.projector(self.backbone(x)) for x in views[len(z):]]
         unit = F.normalize(torch.stack([*z, *more]).float(), dim=-1)                # footnote 5: of normalised vectors
         return [(unit.sum(0) - unit[i]) / (len(unit) - 1) for i, _ in self.pairs]

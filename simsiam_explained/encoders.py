@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import one_of, positive
+from .checks import flag, one_of, positive
 from .memory import own_randomness, undisturbed
 
 # %% auto #0
@@ -132,14 +132,14 @@ def resnet(
 
 # %% ../nbs/03_encoders.ipynb #45c3eba7
 def _zeros(net: nn.Module, shape: Sequence[int] | None) -> Tensor:
-    """Return two black images (2, C, H, W) on the net's device; C is guessed from its first convolution."""
-    if shape is None:
+    """Return two black images (2, C, H, W) on the net's device; None: net.shape, else C of its first convolution."""
+    if shape is None and (shape := getattr(net, "shape", None)) is None:
         first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
         shape = (first.in_channels if first else 3, 32, 32)
-    if len(shape) != 3:
-        raise ValueError(f"shape: got {tuple(shape)}, expected (C, H, W) of one image, as in (3, 32, 32).")
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise ValueError(f"shape: got {shape!r}, expected (C, H, W) of one image, as in (3, 32, 32).")
     like = next(net.parameters(), torch.zeros(()))
-    return like.new_zeros((2, *shape))
+    return like.new_zeros((2, *(positive("shape", n) for n in shape)))
 
 # %% ../nbs/03_encoders.ipynb #cbee7f93
 def mlp(
@@ -181,7 +181,7 @@ def projector(
     seed: int | None = None,    # of the initial weights; None: torch's global generator
 ) -> nn.Sequential:
     """Return SimSiam's projector (B, d_in) → (B, dim)."""
-    one_of("bn", bn, BN_PLACEMENTS)
+    one_of("bn", bn, BN_PLACEMENTS), flag("affine", affine)
     # deviation: SimSiam's code keeps a frozen bias in the last layer; the BN behind it cancels it, so we have none.
     dims = (d_in, *[d_in if hidden is None else hidden] * (positive("layers", layers) - 1), dim)
     return mlp(dims, bn_hidden=bn != "none", bn_out=bn in ("default", "all"), affine_out=affine, seed=seed)
@@ -225,24 +225,34 @@ def summary(head: nn.Module) -> list[Layer]:
             rows[-1] = rows[-1]._replace(relu=True)
     return rows
 
+# %% ../nbs/03_encoders.ipynb #a23a6e3b
+def _width(backbone: nn.Module, x: Tensor) -> int:
+    """Return d if backbone(x) is (B, d), in the mode in which it is; otherwise ValueError."""
+    name, mode = type(backbone).__name__, "train" if backbone.training else "eval"
+    try:
+        y = backbone(x)
+    except Exception as error:
+        raise ValueError(f"backbone {name}: failed on black images of shape {tuple(x.shape)} ({error}). If "
+                         "your images have another shape, give shape=(C, H, W).") from error
+    got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+    if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(x):
+        raise ValueError(f"backbone {name}: got output {got} for input {tuple(x.shape)} in {mode} mode, expected a "
+                         f"tensor ({len(x)}, d); average the map or append nn.Flatten(), put nn.Identity() in place "
+                         "of a head, or wrap the net in a module that picks one tensor.")
+    return y.shape[1]
+
 # %% ../nbs/03_encoders.ipynb #9bcebdc8
 def feature_dim(
     backbone: nn.Module,                 # any module (B, C, H, W) → (B, d)
-    shape: Sequence[int] | None = None,  # (C, H, W) of your images; None: C of the first convolution, 32 × 32
+    shape: Sequence[int] | None = None,  # (C, H, W) of your images; None: its .shape, else C of a convolution, 32 × 32
 ) -> int:
-    """Return the d of a backbone by asking it: one forward pass of two black images, leaving it as it was."""
+    """Return the d of a backbone by asking it, in eval and in train mode, with two black images; it stays as it was."""
     if not isinstance(backbone, nn.Module):
         raise TypeError(f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module.")
-    name, x = type(backbone).__name__, _zeros(backbone, shape)
+    x = _zeros(backbone, shape)
     with undisturbed(backbone, x.device), torch.no_grad():
-        try:
-            y = backbone(x)
-        except Exception as error:
-            raise ValueError(f"backbone {name}: failed on black images of shape {tuple(x.shape)} ({error}). If "
-                             "your images have another shape, give shape=(C, H, W).") from error
-    got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-    if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(x):
-        raise ValueError(f"backbone {name}: got output {got} for input {tuple(x.shape)}, expected a tensor "
-                         f"({len(x)}, d); average the map or append nn.Flatten(), put nn.Identity() in place of a "
-                         "head, or wrap the net in a module that picks one tensor.")
-    return y.shape[1]
+        d = _width(backbone, x)
+        for module in backbone.modules():     # some nets put out more in train mode; what has no parts (BN, dropout)
+            module.training = any(True for _ in module.children())     # stays in eval: two black images are no batch
+        _width(backbone, x)
+    return d

@@ -88,10 +88,11 @@ class SplitBN(nn.Module):
         self.bn, self.groups = bn, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.bn.training:     # its own mode: where only BN is settled, the rest is in eval mode
             return self.bn(x)
         if len(x) % self.groups:
-            raise ValueError(f"bn_groups: got {self.groups}, which does not divide a batch of {len(x)}.")
+            raise ValueError(f"bn_groups: got {self.groups}, which does not divide a batch of {len(x)}; "
+                             f"take a multiple of {self.groups}, or other bn_groups.")
         return torch.cat([self.bn(part) for part in x.chunk(self.groups)])
 
 

@@ -21,7 +21,7 @@ from .memory import in_eval
 from .views import Views
 
 # %% auto #0
-__all__ = ['CIRCULAR', 'Neighbours', 'neighbours', 'knn_predict', 'knn', 'linear_predict', 'linear_probe', 'features',
+__all__ = ['CIRCULAR', 'usual_k', 'Neighbours', 'neighbours', 'knn_predict', 'knn', 'linear_predict', 'linear_probe', 'features',
            'settle_bn', 'untrained', 'balanced', 'few_labels', 'FineTuned', 'fine_tune', 'factor_probe', 'Transfer',
            'transfer']
 
@@ -33,6 +33,11 @@ def _pair(train_x: Tensor, test_x: Tensor, names: tuple[str, str]) -> tuple[Tens
         raise ValueError(f"{names[1]}: got {test_x.shape[1]} channels for {train_x.shape[1]} of {names[0]}; "
                          "take both from the same layer of the same network.")
     return train_x, test_x.to(train_x.device)
+
+# %% ../nbs/04_probes.ipynb #e6709daf
+def usual_k(n: int) -> int:
+    """Return the k of kNN in a bank of `n` images: 200, or a tenth of a smaller bank."""
+    return min(200, max(1, positive("n", n) // 10))
 
 # %% ../nbs/04_probes.ipynb #0b1215e0
 class Neighbours(NamedTuple):
@@ -49,7 +54,8 @@ def neighbours(
     """Return the k nearest bank rows of every query by cosine similarity. ValueError if k exceeds the bank."""
     bank, queries = _pair(bank, queries, ("bank", "queries"))
     if positive("k", k) > len(bank):
-        raise ValueError(f"k: got {k}, but the bank holds only {len(bank)} images; use k ≤ {len(bank)}.")
+        raise ValueError(f"k: got {k}, but the bank holds only {len(bank)} images; use k ≤ {len(bank)}, "
+                         f"as in k={usual_k(len(bank))}, which is usual_k({len(bank)}).")
     keys = F.normalize(bank, dim=1)
     found = [(F.normalize(q, dim=1) @ keys.T).topk(k, dim=1) for q in queries.split(positive("chunk", chunk))]
     return Neighbours(torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]))
@@ -72,7 +78,7 @@ def _accuracy(predicted: Tensor, labels: Tensor | None) -> float:
 # %% ../nbs/04_probes.ipynb #07ea7d74
 def knn_predict(
     bank: Tensor, bank_labels: Tensor | None, queries: Tensor,  # (N, d), (N,), (Nq, d)
-    k: int = 200,  # Wu et al. 2018, as in the MoCo CIFAR-10 demo; the SimSiam paper gives no k
+    k: int = 200,  # Wu et al. 2018, as in the MoCo CIFAR-10 demo; SimSiam gives no k. Small banks: usual_k(N)
     tau: float = 0.1,  # same source
     weighted: bool = True, chunk: int = 1024,  # vote exp(s/τ), False: one neighbour, one vote; queries at a time
 ) -> Tensor:
@@ -244,14 +250,15 @@ class FineTuned(NamedTuple):
 
 # %% ../nbs/04_probes.ipynb #565c2e0e
 def fine_tune(
-    backbone: nn.Module,  # (B,C,H,W) → (B,d); a copy is tuned
+    model: nn.Module,  # a method, whose backbone is tuned, or any backbone (B,C,H,W) → (B,d); a copy in both cases
     train: Images, test: Images, views: Views,  # both views of an image are training inputs
     *, steps: int = 200, batch: int = 128, lr: float = 0.05, seed: int = 0,  # choice: one short recipe for all tables
 ) -> FineTuned:
     """Return accuracy and net after supervised SGD (momentum 0.9, cosine lr) on all weights and a linear head.
 
     The last step is the one reported. Frozen against tuned: what the weights offer as they are, and as a start."""
-    net, x = copy.deepcopy(backbone), check_features(_embed(backbone, train[:2], views), "backbone features")
+    net = copy.deepcopy(model.backbone if hasattr(model, "views_per_image") else model)
+    x = check_features(_embed(net, train[:2], views), "backbone features")
     classes, index = (t.to(x.device) for t in _classes(train.labels, len(train), "train"))
     weight, bias = (x.new_zeros(n, len(classes), requires_grad=True) for n in (x.shape[1], 1))  # of the head
     generator = torch.Generator(x.device).manual_seed(seed)
@@ -264,7 +271,7 @@ def fine_tune(
         F.cross_entropy(net(torch.cat([x1, x2])) @ weight + bias, index[rows].repeat(2)).backward()
         optimiser.step()
         schedule.step()
-    logits = _embed(net, test, views) @ weight + bias
+    logits = check_features(_embed(net, test, views) @ weight + bias, "logits of the tuned net")
     return FineTuned(_accuracy(classes[logits.argmax(1)], test.labels), net.eval())
 
 # %% ../nbs/04_probes.ipynb #28dfaa48
@@ -317,9 +324,9 @@ class Transfer(NamedTuple):
 
 def transfer(
     model: nn.Module, train: Images, test: Images, views: Views, *,
-    layer: str = "backbone", k: int = 200,  # as in features; as in knn: at most the number of train images
+    layer: str = "backbone", k: int | None = None,  # as in features; as in knn, None: usual_k of the train images
 ) -> Transfer:
     """Return kNN and linear accuracy of the frozen `model` on other images: unseen classes, or another data set."""
     train_x, test_x = (features(model, images, views, layer=layer) for images in (train, test))
     data = train_x, train.labels, test_x, test.labels
-    return Transfer(knn(*data, k), linear_probe(*data))
+    return Transfer(knn(*data, usual_k(len(train)) if k is None else k), linear_probe(*data))

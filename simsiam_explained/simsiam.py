@@ -5,6 +5,8 @@
 # %% ../nbs/08_stop_gradient.ipynb #d33aac5b
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -83,6 +85,17 @@ class Method(nn.Module):
     def after_step(self, step: int, steps: int) -> None:
         """Move what no gradient moves (an EMA target, a queue), after each optimiser step. Here: nothing."""
 
+# %% ../nbs/08_stop_gradient.ipynb #00d043dc
+def _refuse(unknown: Iterable[str], kind: type) -> None:
+    """Raise TypeError for the first of `unknown`: it names the class called and its nearest argument."""
+    layers = [inspect.signature(c.__init__).parameters.values() for c in kind.__mro__ if issubclass(c, Method)]
+    known = list(dict.fromkeys(p.name for layer in layers for p in layer if p.kind is p.KEYWORD_ONLY))
+    for name in unknown:
+        try:
+            one_of(f"{kind.__name__}: argument", name, known)
+        except ValueError as fault:
+            raise TypeError(str(fault)) from None
+
 # %% ../nbs/08_stop_gradient.ipynb #fbaddfc8
 class Siamese(Method):
     """One encoder f = backbone and projector for both views, and a predictor h. The rule that trains them: below."""
@@ -101,8 +114,10 @@ class Siamese(Method):
         predictor_hidden: int | None = None,  # bottleneck of h; None: dim // 4, App. B
         shape: tuple | None = None,  # (C, H, W) of an image, where the backbone cannot be asked without it
         seed: int = 0,  # of the heads' first weights; the backbone keeps its own
+        **unknown,  # refused, with the nearest argument that there is
     ):
         super().__init__()
+        _refuse(unknown, type(self))
         self.predictor_lr = one_of("predictor_lr", predictor_lr, ("constant", "scheduled"))
         self.backbone, d = backbone, feature_dim(backbone, shape)
         self.projector = projector_head(d, dim, hidden, layers=layers, bn=bn, affine=affine, seed=seed)

@@ -423,6 +423,15 @@ def test_without_batch_norm_an_output_depends_on_its_own_image_alone(norm):
     assert torch.allclose(alone, among[:1], atol=1e-6)
 
 
+@pytest.mark.parametrize("norm", ["group", "none", "matched"])
+def test_another_norm_leaves_the_backbone_that_was_given_as_it_was(norm):
+    net = resnet(width=4, blocks=(1, 1), channels=1, seed=0)
+    names, weights = str(net), [w.clone() for w in net.parameters()]
+    method = BYOL(net, norm=norm, dim=8, hidden=8, predictor_hidden=8)
+    assert str(net) == names and all(torch.equal(a, b) for a, b in zip(weights, net.parameters()))
+    assert method.backbone is not net and BYOL(net, dim=8, hidden=8, predictor_hidden=8).backbone is net
+
+
 def test_matched_scales_give_the_first_batch_mean_0_and_variance_1_once():
     layer = Affine(5, matched=True)
     x = 3 + 2 * torch.randn(64, 5, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -463,10 +472,17 @@ def test_batch_norm_stays_on_demand():
     ({"beta": 1.0, "normalise": False}, "beta: got 1.0 with normalise=False"),
     ({"norm": "layer"}, "norm: got 'layer'"),
     ({"predictor_lr": "fast"}, "predictor_lr: got 'fast'"),
+    ({"loss_scale": 0}, "loss_scale: got 0, expected a number from 1e-06"),
 ])
 def test_refusals(switches, message):
     with pytest.raises(ValueError, match=message):
         small(**switches)
+
+
+@pytest.mark.parametrize("name", ["normalise", "average_buffers", "bias_out", "affine"])
+def test_a_word_for_a_switch_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name}: got 'no', expected True or False"):
+        small(**{name: "no"})                               # it would count as True
 
 
 def test_other_numbers_of_views_are_refused():

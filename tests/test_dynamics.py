@@ -358,9 +358,11 @@ def test_the_predictors_own_rate_and_the_encoders_missing_decay_reach_the_optimi
     assert (predictor["weight_decay"], predictor["lr_factor"]) == (0.1, 10.0) and len(predictor["params"]) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"rule": "spectral"}, {"predictor": "mlp"}, {"predictor": "symmetric"}, {"freq": 0}])
+@pytest.mark.parametrize("wrong", [
+    {"rule": "spectral"}, {"predictor": "mlp"}, {"predictor": "symmetric"}, {"freq": 0}, {"eps": -1.0}, {"rho": -1.0},
+    {"rho": 1.5}, {"predictor_factor": -1.0}, {"predictor_factor": "a"}, {"centred": "no"}, {"encoder_decay": "no"}])
 def test_what_directpred_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}: got"):
         direct(**wrong)
 
 

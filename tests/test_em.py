@@ -118,6 +118,8 @@ def test_an_epoch_is_as_many_steps_as_it_has_whole_batches():
     assert net(MultiStep, k="epoch", n=43, batch=8).k == 5
     with pytest.raises(ValueError, match="n // batch"):
         net(MultiStep, k="epoch")
+    with pytest.raises(ValueError, match="got n=4 and batch=8; give both, with n ≥ batch"):
+        net(MultiStep, k="epoch", n=4, batch=8)                # no step at all: it would fail after the first one
 
 
 # the mean over views

@@ -1,4 +1,6 @@
 """Encoders: equality with torchvision, shapes, the papers' heads layer by layer, refusals."""
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -6,6 +8,8 @@ from torch import nn
 
 from simsiam_explained.encoders import (BN_PLACEMENTS, STEMS, Layer, feature_dim, mlp, predictor, projector, resnet,
                                         summary)
+from simsiam_explained.norms import split_bn, swap_norm
+from simsiam_explained.vit import vit
 
 
 def count(module):
@@ -278,6 +282,41 @@ def test_feature_dim_refuses_tuples_and_non_modules():
         feature_dim("resnet18")
     with pytest.raises(ValueError, match=r"shape: got \(32, 32\), expected \(C, H, W\)"):
         feature_dim(resnet(4, (1,)), shape=(32, 32))
+    with pytest.raises(ValueError, match=r"shape: got 32, expected \(C, H, W\)"):
+        feature_dim(resnet(4, (1,)), shape=32)
+
+
+class Helped(nn.Module):
+    """Puts out two tensors in train mode, as GoogLeNet does."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3072))
+
+    def forward(self, x):
+        return (self.body(x), self.body(x)) if self.training else self.body(x)
+
+
+def test_feature_dim_asks_in_train_mode_too_and_leaves_the_net_as_it_was():
+    for net in (Helped(), nn.Sequential(Helped())):
+        before = {k: v.clone() for k, v in net.state_dict().items()}
+        with pytest.raises(ValueError, match="got output tuple for input .* in train mode.*picks one tensor"):
+            feature_dim(net.eval())
+        assert not any(m.training for m in net.modules())
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_feature_dim_takes_norms_that_need_a_larger_batch_or_learn_from_the_first_one():
+    split = split_bn(resnet(4, (1, 1), seed=0), 8)
+    matched = swap_norm(resnet(4, (1, 1), seed=0), "matched")
+    before = copy.deepcopy(matched.state_dict())
+    assert feature_dim(split) == feature_dim(matched) == 8
+    assert all(torch.equal(v, before[k]) for k, v in matched.state_dict().items())
+
+
+def test_feature_dim_asks_a_net_that_knows_its_shape_with_that():
+    assert feature_dim(vit(shape=(3, 16, 16), patch=8, width=12, depth=1, heads=3)) == 12
+    assert feature_dim(resnet(4, (1,), channels=1)) == 4
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -297,6 +336,7 @@ def test_feature_dim_refuses_tuples_and_non_modules():
     (lambda: predictor(8, bn="defualt"), ValueError, "bn: got 'defualt'.*Did you mean 'default'"),
     (lambda: projector(8, 8, layers=0), ValueError, "layers: got 0"),
     (lambda: projector(8, 0), ValueError, "dims: got 0"),
+    (lambda: projector(8, 8, affine="no"), TypeError, "affine: got 'no', expected True or False"),
     (lambda: predictor(0), ValueError, "dim: got 0"),
     (lambda: predictor(8, hidden=0), ValueError, "dims: got 0"),
     (lambda: mlp((512,)), ValueError, r"dims: got \(512,\), expected at least two widths"),

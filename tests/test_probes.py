@@ -11,8 +11,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from simsiam_explained import probes as P
+from simsiam_explained.contrast import MoCo
 from simsiam_explained.encoders import mlp, resnet
 from simsiam_explained.images import Images, from_tensor, textures
+from simsiam_explained.norms import SplitBN
 from simsiam_explained.simsiam import SimSiam
 from simsiam_explained.views import make_views
 
@@ -103,6 +105,10 @@ def test_neighbours_come_nearest_first_with_their_cosine(device):
     assert (found.similarity.diff(dim=1) <= 0).all()
     torch.testing.assert_close(found.similarity.cpu(), cosine.gather(1, found.indices.cpu()))
     assert torch.equal(found.indices.sort(1).values.cpu(), torch.arange(60).expand(11, 60))
+
+
+def test_the_usual_k_is_200_or_a_tenth_of_a_small_bank():
+    assert [P.usual_k(n) for n in (1, 19, 40, 1999, 2000, 50_000)] == [1, 1, 4, 199, 200, 200]
 
 
 # --- the linear probe
@@ -275,6 +281,25 @@ def test_settling_changes_buffers_only_and_untrained_not_even_those(world, backb
                for k, v in again.items())
 
 
+def test_split_bn_settles_on_the_parts_of_a_batch_as_in_training():
+    halves = SplitBN(nn.BatchNorm1d(1), 2)
+    pixels = torch.tensor([0, 255]).repeat_interleave(4).byte().view(8, 1, 1, 1)     # within each half: no variance
+
+    class Ordered:
+        def __call__(self, _, generator):
+            return [pixels.float() / 255] * 2
+
+    P.settle_bn(nn.Sequential(nn.Flatten(), halves), from_tensor(pixels), Ordered(), batches=3, batch=8)
+    assert halves.bn.running_var.item() == pytest.approx(0, abs=1e-6)
+    assert halves.bn.running_mean.item() == pytest.approx(0.5) and halves.bn.training
+
+
+def test_parts_that_do_not_divide_the_batch_are_named(world, backbone):
+    images, _, views = world
+    with pytest.raises(ValueError, match="bn_groups: got 3, which does not divide a batch of 32; take a multiple of 3"):
+        P.untrained(MoCo(backbone, bn_groups=3, queue=0, dim=8), images, views, batches=1, batch=32)
+
+
 def test_settling_a_network_without_bn_does_nothing(world):
     images, _, views = world
     net = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 4))
@@ -289,6 +314,7 @@ def test_transfer_is_features_and_probes(world, backbone):
     got = P.transfer(backbone, train, test, views, k=20)
     assert got.knn == P.knn(x, train.labels, x_test, test.labels, k=20)
     assert got.linear == P.linear_probe(x, train.labels, x_test, test.labels)
+    assert P.transfer(backbone, train[:100], test, views) == P.transfer(backbone, train[:100], test, views, k=10)
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +346,19 @@ def test_fine_tuning_judges_the_whole_net_it_was_given(easy, backbone):
     pair = nn.Sequential(OrderedDict(backbone=backbone, projector=mlp([backbone.dim, backbone.dim], bn_out=True)))
     tuned = P.fine_tune(pair, train, test, views, steps=30, batch=32)
     assert tuned.accuracy > 0.8  # the head on the features of .backbone alone would be near 0.5
+
+
+def test_fine_tuning_takes_the_backbone_of_a_method(easy, backbone):
+    train, test, views = easy
+    of_method, of_backbone = (P.fine_tune(net, train, test, views, steps=3, batch=16)
+                              for net in (SimSiam(backbone, dim=8), backbone))
+    assert of_method.accuracy == of_backbone.accuracy
+    assert all(torch.equal(a, b) for a, b in zip(of_method.backbone.parameters(), of_backbone.backbone.parameters()))
+
+
+def test_a_net_that_fine_tuning_broke_has_no_accuracy(easy, backbone):
+    with pytest.raises(ValueError, match="logits of the tuned net: 100 of 100 rows hold NaN.*diverged"):
+        P.fine_tune(backbone, *easy, steps=3, batch=16, lr=1e30)
 
 
 def test_mlps_and_other_modules_are_backbones(world):
@@ -372,7 +411,7 @@ def test_refuses_test_labels_that_do_not_fit(probe):
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: P.knn(GOOD, LABELS, GOOD, LABELS), ValueError, "k: got 200, but the bank holds only 30.*use k ≤ 30"),
+    (lambda: P.knn(GOOD, LABELS, GOOD, LABELS), ValueError, "k: got 200, but .* only 30 images; use k ≤ 30, as in k=3"),
     (lambda: P.neighbours(GOOD, GOOD, k=31), ValueError, "use k ≤ 30"),
     (lambda: P.neighbours(GOOD, GOOD, k=0), ValueError, "k: got 0"),
     (lambda: P.neighbours(GOOD, GOOD, k=2.5), TypeError, "k: got 2.5"),

@@ -5,6 +5,8 @@ from nets import Pixels, gradients
 from torch import nn
 from torch.nn import functional as F
 
+from simsiam_explained.byol import BYOL
+from simsiam_explained.em import MemoryBank
 from simsiam_explained.simsiam import PAIRS, D, SimSiam, cross_entropy
 
 
@@ -149,6 +151,12 @@ def test_the_seed_fixes_the_heads_and_leaves_the_global_generator_alone():
 def test_an_unknown_name_is_answered_with_the_nearest(switches, word):
     with pytest.raises(ValueError, match=f"Did you mean '{word}'"):
         SimSiam(Pixels(), shape=(3, 4, 4), **switches)
+
+
+@pytest.mark.parametrize("kind", [SimSiam, BYOL, MemoryBank])
+def test_an_unknown_argument_is_answered_by_the_class_called_with_the_nearest(kind):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}: argument: got 'hiden'.*Did you mean 'hidden'\?$"):
+        kind(Pixels(), shape=(3, 4, 4), hiden=8, **({"n": 4} if kind is MemoryBank else {}))
 
 
 def test_bad_views_are_refused(device):
