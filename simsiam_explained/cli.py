@@ -22,8 +22,8 @@ def arms(method: str = "simsiam") -> dict:
     from .recipe import base
 
     found = {name.removeprefix("parts-"): claim for name, claim in known(["parts"]).items()}
-    if one_of("--method", method.lower().replace("-", "").replace("_", ""), found) != "simsiam":
-        return found[method.lower().replace("-", "").replace("_", "")].recipes("live")
+    if (name := one_of("--method", re.sub("[-_ ]", "", method.lower()), found)) != "simsiam":
+        return found[name].recipes("live")
     # deviation: base lr 0.2, not the paper's 0.05, because 300 steps must do the work of 100 epochs
     whole = base("live").but(dim=256, batch=256, base_lr=0.2)
     return {"SimSiam": whole, "no stop-gradient": whole.but(stop_gradient=False)}
@@ -34,6 +34,16 @@ def _batch(wanted: int, n: int) -> int:
     while wanted > max(n, 2):
         wanted //= 2
     return wanted
+
+
+def _check_images(what: str, train, test) -> None:
+    """ValueError if there are too few images to learn from and to test on, or nothing to tell apart among them."""
+    if min(len(train), len(test)) < 2:
+        raise ValueError(f"--images: {what} gives {len(train)} to learn from and {len(test)} to test on, expected 2 "
+                         "of each at the least; give more images.")
+    if any(part.pixels.amax(0).equal(part.pixels.amin(0)) for part in (train, test)):
+        raise ValueError(f"--images: {what} gives one and the same image again and again to learn from, or to test on, "
+                         "expected different ones; give other images.")
 
 
 def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int = 0, device: str = "auto",
@@ -54,9 +64,7 @@ def demo(images: str = "textures", steps: int = 300, width: int = 16, seed: int 
     pick_device(device)
     train, test = load_images(images, seed=seed, device="cpu")
     views = make_views("textures" if images in ("textures", "mosaics", "digits") else "cifar", size=train.shape[-1])
-    if min(len(train), len(test)) < 2:
-        raise ValueError(f"--images: {images} gives {len(train)} to learn from and {len(test)} to test on, expected 2 "
-                         "of each at the least; give more images.")
+    _check_images(images, train, test)
     print(f"{train.name}: {len(train):,} images to learn from, {len(test):,} to test on, {train.shape}"
           f"{'; no labels, so no probes' if train.labels is None else ''}")
     runs = {}
@@ -81,11 +89,17 @@ def claims(ids: list[str], readme: str | None = None) -> int:
     """Print the table of all claims, or of those asked for; of a single one, its page. readme: bring it up to date."""
     from . import ledger
     from .evidence import claims as known
-    from .records import read_shelf
+    from .records import read_shelf, records_dir
 
+    if readme and ids:
+        raise ValueError(f"--readme: {readme} takes the results of all claims; leave out {', '.join(ids)}.")
     shelf = read_shelf()
     for problem in shelf.problems:
         print(f"left out: {problem}", file=sys.stderr)
+    if readme and (shelf.problems or not shelf.records):
+        raise ValueError(f"--readme: {readme} stays as it is, for {records_dir()} gives {len(shelf.records)} records "
+                         f"and {len(shelf.problems)} problems; mend them, or name another folder with "
+                         "SIMSIAM_EXPLAINED_RECORDS.")
     if readme:
         print(f"{readme}: {'brought up to date' if ledger.write_results(readme, shelf) else 'as it was'}")
     elif len(found := known(ids)) == 1:
@@ -103,6 +117,16 @@ def duration(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def _without_runs(ids: list[str], scale: str) -> list[str]:
+    """Return a sentence for each claim named in `ids` that has nothing to run at `scale`."""
+    from .checks import one_of
+    from .evidence import claims as known
+    from .recipe import SCALES
+
+    none = [c for c in known(ids).values() if c.id in ids and not c.recipes(one_of("scale", scale, SCALES))]
+    return [f"{c.id}: {f'exact, held by {c.test}' if c.test else f'has no runs at scale {scale}'}" for c in none]
+
+
 def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs: int, dry_run: bool,
               verify: str | None, device: str, compile: bool, keep: list[str], long: bool) -> int:
     """Make the records that are missing, print what is missing (dry_run), or make one again and compare (verify).
@@ -113,10 +137,14 @@ def reproduce(ids: list[str], scale: str, seeds: int, budget: float | None, jobs
     from .checks import pick_device, positive
     from .pilot import gains, pilot_of
 
+    if verify and dry_run:
+        raise ValueError("--dry-run: it runs nothing, and --verify makes a run; choose one of them.")
     if verify:
         agrees, told = work.verify(verify, device)
         print(told)
         return 0 if agrees else 1
+    for told in _without_runs(ids, scale):
+        print(told, flush=True)
     if dry_run:
         print(work.missing(scale, ids, seeds, device))
         return 0

@@ -1,4 +1,4 @@
-"""Conditions of claims that compare more than two arms; those on one or two are in chapter 07's module."""
+"""Conditions of claims on costs, gains, spreads and layers; those that most claims are made of are in chapter 07."""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
 """One palette, one meaning per colour, and pure functions that draw on a given axis."""
 from __future__ import annotations
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -130,10 +132,12 @@ def image_grid(ax, pixels, columns: int = 8, gap: int = 2) -> None:
 def draw_report(runs: dict, spectra: dict):
     """Return a figure of `runs` {name: Run}: loss and std·√d over the steps, and `spectra` {name: σ} at the end."""
     figure, (left, middle, right) = new_figure(1, 3, size=(11, 3.2))
-    colours = dict(zip(runs, SERIES)) | {"untrained": GREY}
-    for ax, key in ((left, "loss"), (middle, "std")):
-        draw_curves(ax, {name: run.curve(key) for name, run in runs.items()}, colours, label=ax is left)
-    if cosine := max(run.curve("loss")[1][0] for run in runs.values()) < 0.1:       # no other loss begins so low
+    colours = dict(zip(runs, cycle(SERIES))) | {"untrained": GREY}
+    for ax, key in ((left, "loss"), (middle, "std")):            # a run that diverged at once has no curve
+        curves = {name: run.curve(key) for name, run in runs.items() if key in run.history}
+        draw_curves(ax, curves, colours, label=ax is left)
+    begun = [run.curve("loss")[1][0] for run in runs.values() if "loss" in run.history]
+    if cosine := max(begun, default=0) < 0.1:                    # no other loss begins so low
         reference(left, -1, "−1: the lowest there is", below=True)
     reference(middle, 1, "1: as spread out as can be")
     left.set(xlabel="step", title="Loss", ylim=(-1.15, 0.1) if cosine else (None, None))

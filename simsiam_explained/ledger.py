@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import pandas as pd
 
@@ -74,9 +74,25 @@ def _says(condition, rows: dict) -> tuple[str, str]:
     return repr(condition), "–"
 
 
+def _doubt(condition, rows: dict) -> str:
+    """Return " (± x)" for a condition with a margin that holds by the means, as its rule asks, and not surely by the seeds.
+
+    x: two standard errors of the difference, paired by seed; with it the margin would be passed."""
+    other = next((name for name in ("to", "over", "than") if hasattr(condition, "margin") and hasattr(condition, name)), None)
+    if other is None:
+        return ""
+    gaps = [a - b for a, b in zip(*(values(rows, arm, condition.measure) for arm in (condition.arm, getattr(condition, other))))]
+    far = {"to": abs(mean(gaps)), "over": mean(gaps), "than": -mean(gaps)}[other]
+    doubt = 2 * stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+    return f" (± {_figure(doubt)})" if far <= condition.margin < far + doubt else ""
+
+
 def conditions(verdict: Verdict) -> pd.DataFrame:
-    """Return a row for each condition of a claim's rule: what it asks, the means that answer, its own verdict."""
-    rows = [(*_says(condition, verdict.rows), word) for condition, word in (verdict.conditions or {}).items()]
+    """Return a row for each condition of a claim's rule: what it asks, the means that answer, its own verdict.
+
+    "(± x)" behind means: they keep within the margin, and the seeds leave open whether more of them would."""
+    rows = [(asked, seen + _doubt(condition, verdict.rows), word) for condition, word in (verdict.conditions or {}).items()
+            for asked, seen in [_says(condition, verdict.rows)]]
     return pd.DataFrame(rows, columns=["asked", "seen", "verdict"]).replace(r"\bstd\b", "std·√d", regex=True)
 
 
@@ -100,9 +116,13 @@ def provenance(runs: Mapping[str, Iterable[Record]]) -> str:
     return "\n".join(lines)
 
 
-def page(claim: Claim, shelf: Shelf | None = None) -> str:
-    """Return all that is known of one claim: sentence, source, rule, and for each scale recipes, figures, verdict."""
+def page(claim: Claim | str, shelf: Shelf | None = None) -> str:
+    """Return all that is known of one claim: sentence, source, rule, and for each scale recipes, figures, verdict.
+
+    A name is looked up by `claims`; that of a family gives the page of each."""
     shelf = read_shelf() if shelf is None else shelf
+    if isinstance(claim, str):
+        return "\n\n".join(page(found, shelf) for found in claims(claim).values())
     lines = [f"{claim.id}: {claim.sentence}", f"  source: {claim.source}; paper: {claim.paper or '–'}"]
     if not claim.arms:
         return "\n".join([*lines, f"  exact: {claim.test}" if claim.test else "  not tested: it has no runs yet"])

@@ -185,9 +185,13 @@ def read_record(path: str | Path) -> Record:
 
 
 def read_shelf(folder: str | Path | None = None) -> Shelf:
-    """Return every record of `folder` (None: `records_dir()`); what cannot be read is named in `.problems`."""
+    """Return every record of `folder` (None: `records_dir()`); what cannot be read is named in `.problems`, and so is a
+    folder that was named, here or by $SIMSIAM_EXPLAINED_RECORDS, and is none."""
+    named = folder or os.environ.get("SIMSIAM_EXPLAINED_RECORDS")
     folder = records_dir() if folder is None else Path(folder)
     records, problems = {}, []
+    if named and not folder.is_dir():
+        problems.append(f"{folder}: is no folder; name the one that holds the records, or make it.")
     for path in sorted(folder.glob("*.json")):
         try:
             record = read_record(path)

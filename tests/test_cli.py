@@ -10,7 +10,7 @@ from evidence_kit import TINY, claims_on_tiny, record
 from PIL import Image
 
 from simsiam_explained import cli, evidence, ledger, weights
-from simsiam_explained.records import read_shelf, write_record
+from simsiam_explained.records import read_shelf, records_dir, write_record
 
 SMALL = ["demo", "--steps", "3", "--width", "2"]
 
@@ -35,7 +35,7 @@ def test_demo_on_an_archive_prints_the_table_and_writes_the_figure(archive, tmp_
         assert figure.size[0] > 500
 
 
-@pytest.mark.parametrize("method", ["byol", "DirectPred", "simclr", "MoCo-v2", "moco_v3", "swav", "dino"])
+@pytest.mark.parametrize("method", ["byol", "DirectPred", "simclr", "MoCo-v2", "MoCo v3", "moco_v3", "swav", "dino"])
 def test_demo_of_every_method(method, archive, tmp_path):
     runs, table = cli.demo(str(archive), steps=2, width=2, out=tmp_path / "f.png", method=method)
     assert list(table.index) == ["untrained", *cli.arms(method)] and len(runs) >= 2 and table["kNN"].notna().all()
@@ -72,6 +72,7 @@ def test_a_bad_argument_is_one_line_that_names_it(argument, word, capsys, tmp_pa
     ({"images": np.zeros((4, 8, 8, 5), np.uint8)}, "5 channels"), ({"images": np.full((4, 8, 8), np.nan)}, "NaN"),
     ({"images": np.array([None, 1])}, "Python objects"), ({"images": np.zeros((4, 8, 8), np.uint8)}, "1 to test on"),
     ({"images": np.zeros((40, 8, 8), np.uint8), "labels": np.zeros(39, int)}, "39 for 40 images"),
+    ({"images": np.zeros((40, 8, 8), np.uint8)}, "one and the same image"),
 ])
 def test_a_bad_archive_is_one_line_that_names_it(arrays, word, capsys, tmp_path):
     np.savez(tmp_path / "bad.npz", **arrays)
@@ -121,6 +122,7 @@ def test_it_is_installed_as_a_command():
 def tiny(monkeypatch, folders):
     """All claims at their smallest, in empty folders."""
     claims_on_tiny(monkeypatch)
+    records_dir().mkdir(parents=True)
     return folders
 
 
@@ -142,8 +144,38 @@ def test_claims_prints_a_row_for_each_and_a_page_for_one(tiny, capsys):
 def test_claims_brings_a_readme_up_to_date(tiny, capsys):
     readme = tiny / "R.md"
     readme.write_text("".join(ledger.MARKS), encoding="utf-8")
+    write_record(record())
     assert said(capsys, "claims", "--readme", str(readme))[1] == f"{readme}: brought up to date\n"
     assert said(capsys, "claims", "--readme", str(readme))[1] == f"{readme}: as it was\n"
+
+
+@pytest.mark.parametrize("spoil, word", [
+    (lambda folder: folder.rmdir(), "0 records and 1 problems"), (lambda folder: None, "0 records and 0 problems"),
+    (lambda folder: (write_record(record()), (folder / "x-s0.json").write_text("{")), "1 records and 1 problems"),
+], ids=["no folder", "empty", "damaged"])
+def test_no_readme_is_written_from_records_that_are_not_there_or_not_whole(tiny, capsys, spoil, word):
+    readme = tiny / "R.md"
+    readme.write_text("what is known".join(ledger.MARKS), encoding="utf-8")
+    spoil(records_dir())
+    code, out, err = said(capsys, "claims", "--readme", str(readme))
+    assert code == 2 and not out and f"--readme: {readme} stays as it is, for {records_dir()} gives {word}" in err
+    assert "what is known" in readme.read_text(encoding="utf-8")
+
+
+def test_options_that_would_be_passed_over_are_refused(tiny, capsys):
+    (tiny / "R.md").write_text("".join(ledger.MARKS), encoding="utf-8")
+    code, _, err = said(capsys, "claims", "simsiam-9", "byol", "--readme", str(tiny / "R.md"))
+    assert code == 2 and "takes the results of all claims; leave out simsiam-9, byol" in err
+    write_record(record())
+    code, out, err = said(capsys, "reproduce", "--verify", TINY.key, "--dry-run")
+    assert code == 2 and not out and "--dry-run: it runs nothing, and --verify makes a run" in err
+
+
+def test_reproduce_says_which_claims_have_nothing_to_run(tiny, capsys):
+    code, out, _ = said(capsys, "reproduce", "simsiam-1", "simsiam-21", "--dry-run", "--device", "cpu")
+    exact, absent, queue = out.splitlines()
+    assert code == 0 and exact.startswith("simsiam-1: exact, held by test_simsiam.py::") and queue.startswith("0 runs")
+    assert absent == "simsiam-21: has no runs at scale small"
 
 
 def test_dry_run_prints_the_queue_and_runs_nothing(tiny, capsys):

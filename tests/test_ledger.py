@@ -7,6 +7,8 @@ import pytest
 from evidence_kit import TINY, claims_on_tiny, record
 
 from simsiam_explained import evidence, ledger
+from simsiam_explained.conditions import NoGain
+from simsiam_explained.em import AtLeast
 from simsiam_explained.evidence import Between, Claim, Collapses, Lower, Near, Number, claims, judge
 from simsiam_explained.ledger import MARKS, conditions, numbers, page, provenance, verdicts, write_results
 from simsiam_explained.recipe import SCALES
@@ -69,6 +71,17 @@ def test_the_words_of_a_condition(condition, asked, seen):
     assert (row.asked, row.seen, row.verdict) == (asked, seen, "x")
 
 
+@pytest.mark.parametrize("condition, doubt", [
+    (NoGain("kNN", "a", "b", 0.15), " (± 0.115)"), (Near("kNN", "a", "b", 0.15), " (± 0.115)"), (AtLeast("kNN", "c", "b", 0.15), " (± 0.115)"),
+    (NoGain("kNN", "a", "b", 0.25), ""), (NoGain("kNN", "a", "b", 0.05), ""),      # far from the margin, on either side
+    (AtLeast("kNN", "a", "b", 0.05), ""), (Lower("kNN", "b", "a"), "")])
+def test_a_margin_that_holds_by_the_means_and_not_by_the_seeds_is_marked(condition, doubt):
+    """Differences 0, 0.1, 0.2: two standard errors are 0.115."""
+    rows = {arm: [record(kNN=x).row for x in of] for arm, of in {"a": (0.5, 0.6, 0.7), "b": (0.5,) * 3, "c": (0.3, 0.4, 0.5)}.items()}
+    seen = conditions(evidence.Verdict("", (0, 1, 2), {condition: "x"}, rows)).seen[0]
+    assert seen.startswith("kNN 0.") and seen[seen.index("against 0.") + 13:] == doubt
+
+
 def test_every_condition_of_every_claim_has_words():
     for claim in claims().values():
         rows = {arm: [record().row | {"projector kNN": 0.5, "untrained linear": 0.3}] * 3 for arm in claim.arms or {}}
@@ -86,6 +99,15 @@ def test_the_page_of_a_claim(shelf):
     assert "test_simsiam.py::" in page(claims()["simsiam-1"], shelf)
     assert "no runs yet" in page(Claim("x", "It is.", "§"), shelf)
     assert "not tested (n = 0)" not in page(claim, Shelf()) and "small: not tested" in page(claim, Shelf())
+
+
+def test_a_single_string_is_the_name_of_one_claim_or_of_one_family(shelf):
+    assert list(claims("simsiam-9")) == ["simsiam-9"] and list(verdicts("byol-1", shelf).index) == ["byol-1"]
+    assert list(claims("SimSiam")) == list(claims(["simsiam"])) == list(verdicts("simsiam", shelf).index)
+    assert page("simsiam-9", shelf) == page(claims()["simsiam-9"], shelf)
+    assert page("Zhang", shelf).count("\n\nzhang-") == len(claims("zhang")) - 1
+    with pytest.raises(ValueError, match="got 'simsiam9', expected one of"):
+        page("simsiam9", shelf)
 
 
 def test_late_rules_and_diverged_runs_are_in_the_table(shelf):

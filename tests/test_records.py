@@ -163,6 +163,16 @@ def test_a_folder_that_is_not_there_is_an_empty_shelf(folders):
     assert read_shelf().records == {} and read_shelf().of(TINY.key) == {}
 
 
+def test_a_folder_that_was_named_and_is_none_is_a_problem(folders, monkeypatch):
+    file = folders / "file"
+    file.write_text("")
+    for given, path in ((None, records_dir()), (folders / "no", folders / "no"), (file, file)):
+        assert read_shelf(given).problems == (f"{path}: is no folder; name the one that holds the records, or make it.",)
+    monkeypatch.delenv("SIMSIAM_EXPLAINED_RECORDS")
+    monkeypatch.setattr(records, "records_dir", lambda: folders / "no")      # a clone that has none yet
+    assert not read_shelf().problems
+
+
 def test_the_shelf_gives_the_seeds_in_order(folders):
     for seed in (10, 2, 0):
         write_record(record(seed=seed))

@@ -1,4 +1,7 @@
 """The table that judges runs side by side, and the spectra behind it."""
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +9,7 @@ from torch import nn
 from simsiam_explained.collapse import spectrum
 from simsiam_explained.encoders import resnet
 from simsiam_explained.images import Images, textures
+from simsiam_explained.memory import Run
 from simsiam_explained.probes import features
 from simsiam_explained.report import report, spectra
 from simsiam_explained.simsiam import SimSiam
@@ -63,8 +67,62 @@ def test_collapse_is_measured_against_the_arm_that_is_named_healthy(arms):
     runs, train, test, views = arms
     backwards = dict(reversed(runs.items()))
     assert report(backwards, train, test, views, healthy="SimSiam").collapsed["constant"] == "std"
-    with pytest.raises(ValueError, match="healthy_std: got 0.0"):   # the first arm, which is constant
-        report(backwards, train, test, views)
+    with pytest.raises(ValueError, match="healthy: 'constant' is itself a constant .std·√d 0, .*name another run"):
+        report(backwards, train, test, views)                       # the first arm
+
+
+def test_two_runs_that_share_weights_are_refused(arms):
+    runs, train, test, views = arms
+    run = runs["SimSiam"]
+    same_backbone = replace(run, method=SimSiam(run.method.backbone, dim=16, layers=2, hidden=16))
+    for other in (replace(run), same_backbone):
+        with pytest.raises(ValueError, match="runs 'a' and 'b' share weights; build a backbone for each, or copy"):
+            report({"a": run, "b": other}, train, test, views)
+    copied = report({"a": run, "b": copy.deepcopy(run)}, train, test, views, linear=False)
+    assert copied["kNN"]["a"] == copied["kNN"]["b"]
+
+
+def test_a_run_that_diverged_has_a_row_that_says_so(arms):
+    runs, train, test, views = arms
+    run, alone = runs["SimSiam"], report({"SimSiam": runs["SimSiam"]}, train, test, views)
+    at_once = Run(copy.deepcopy(run.method), run.initial, {}, steps=6, status="diverged")
+    at_last = copy.deepcopy(run)                                   # its last step took it to where no number is
+    nn.init.constant_(at_last.method.backbone.stem[0].weight, float("inf"))
+    given = {"at once": at_once, "SimSiam": run, "at last": at_last}
+    table = report(given, train, test, views)
+    assert list(table.index) == ["untrained", *given]
+    assert list(table.collapsed) == ["untrained", "diverged", "no", "diverged"]
+    assert table.loc[["at once", "at last"]].drop(columns="collapsed").isna().all(axis=None)
+    assert table.loc[["untrained", "SimSiam"]].equals(alone)
+    assert list(spectra(given, train, test, views)) == ["untrained", "SimSiam"]
+    assert list(report({"at once": at_once}, train, test, views).collapsed) == ["untrained", "diverged"]
+    with pytest.raises(ValueError, match="healthy: 'at once' has diverged; name one of 'SimSiam'"):
+        report(given, train, test, views, healthy="at once")
+
+
+def test_what_is_no_run_of_fit_is_refused_with_what_to_do(arms):
+    runs, train, test, views = arms
+    run = runs["SimSiam"]
+    for given, fault, word in (
+            (run.method, TypeError, "runs: 'a' is a SimSiam, expected a Run, which fit"),
+            (Run(run.method, run.initial, {}, steps=6), ValueError, "runs: 'a' has taken no step; train it with fit")):
+        with pytest.raises(fault, match=word):
+            report({"a": given}, train, test, views)
+    with pytest.raises(ValueError, match="runs: 'untrained' names the net before training"):
+        report({"untrained": run}, train, test, views)
+    with pytest.raises(TypeError, match="train: got Tensor, expected Images"):
+        report(runs, train.pixels, test, views)
+    with pytest.raises(TypeError, match="images: got Tensor, expected Images"):
+        report(runs, train, test.pixels, views)
+
+
+def test_spectra_take_the_start_of_the_run_that_is_named_healthy(arms):
+    runs, train, test, views = arms
+    other = copy.deepcopy(runs["SimSiam"])
+    nn.init.normal_(other.initial.backbone.stem[0].weight)
+    starts = [spectra(given, train, test, views, healthy=healthy)["untrained"] for given, healthy in (
+        ({"a": runs["SimSiam"], "b": other}, "b"), ({"b": other}, None), ({"a": runs["SimSiam"], "b": other}, None))]
+    assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
 
 
 @pytest.mark.parametrize("layer", ["backbone", "projector"])
