@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .byol import _AT as BYOL_AT
-from .byol import WithTarget
-from .checks import one_of, positive
-from .contrast import _AT as CONTRAST_AT
+from .byol import BYOL_AT, WithTarget
+from .checks import flag, number, one_of, positive, whole
+from .contrast import SIMCLR_AT
 from .evidence import Between, Claim, Collapses, Lower
 from .simsiam import check_views
 
 # %% auto #0
-__all__ = ['CLAIMS', 'sinkhorn', 'swapped_loss', 'Entropies', 'entropies', 'Use', 'use_of', 'Prototypes', 'CodeOutput', 'SwAV',
-           'DINO']
+__all__ = ['SWAV_AT', 'CLAIMS', 'sinkhorn', 'swapped_loss', 'Entropies', 'entropies', 'Use', 'use_of', 'Prototypes', 'CodeOutput',
+           'SwAV', 'DINO']
 
 # %% ../nbs/15_codes.ipynb #d645a28c
 def sinkhorn(
@@ -105,15 +104,8 @@ class CodeOutput(NamedTuple):
     q2: Tensor
 
 
-def _check_codes(target: str, stop_gradient: bool, above_0: dict, not_below_0: dict) -> None:
-    """Raise where the arguments of a method with codes cannot be, or cannot go together."""
-    for name, value in above_0.items():
-        if not value > 0:
-            raise ValueError(f"{name}: got {value}, expected a number > 0.")
-    for name, value in not_below_0.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name}: got {value!r}, expected a whole number ≥ 0.")
-    queue = not_below_0["queue"]
+def _check_codes(target: str, stop_gradient: bool, queue: int) -> None:
+    """Raise where the arguments of a method with codes cannot go together."""
     if one_of("target", target, ("ema", "copy", "online")) != "online" and (queue or not stop_gradient):
         raise ValueError(f"target: got {target!r} with queue={queue}, stop_gradient={stop_gradient}; a queue holds the "
                          "online net's outputs, and no gradient reaches a target: use target='online'.")
@@ -181,16 +173,16 @@ class SwAV(_Swapping):
                  target: str = "online",                # or "ema": a slow teacher gives the codes
                  predictor: str = "none", dim: int = 128, hidden: int = 2048, bias_out: bool = True,
                  seed: int = 0, **parts):
-        counts = {"rounds": rounds, "frozen": frozen, "queue": queue, "queue_from": queue_from}
-        _check_codes(target, stop_gradient, {"temperature": temperature, "eps": eps}, counts)
+        _check_codes(target, flag("stop_gradient", stop_gradient), whole("queue", queue))
         super().__init__(backbone, target=target, predictor=predictor, dim=dim, hidden=hidden, bias_out=bias_out,
                          seed=seed, **parts)
         self.prototypes = Prototypes(dim, prototypes, seed + 3)
         if self.target is not None:
             self.target.append(copy.deepcopy(self.prototypes).requires_grad_(False))
-        self.temperature, self.eps, self.rounds, self.centring = temperature, eps, rounds, centring
-        self.centre_momentum, self.stop_gradient = centre_momentum, stop_gradient
-        self.frozen, self.queue_from = frozen, queue_from
+        self.temperature, self.eps = number("temperature", temperature, 1e-6), number("eps", eps, 1e-6)
+        self.rounds, self.centring, self.stop_gradient = whole("rounds", rounds), flag("centring", centring), stop_gradient
+        self.centre_momentum = number("centre_momentum", centre_momentum, 0, 1)
+        self.frozen, self.queue_from = whole("frozen", frozen), whole("queue_from", queue_from)
         self.register_buffer("centre", torch.zeros(prototypes))
         self.register_buffer("queue", torch.zeros(2, queue, dim))
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
@@ -208,8 +200,8 @@ class DINO(SwAV):
         super().__init__(backbone, prototypes=prototypes, eps=eps, rounds=rounds, centring=centring, frozen=frozen,
                          target=target, dim=dim, layers=layers, bn=bn, **parts)
 
-# %% ../nbs/15_codes.ipynb #c8cf9d1a
-_SHARED = {  # choice: rates and sizes by kNN: live on textures, seeds 100 and up; the small rates, here and below, on
+# %% ../nbs/15_codes.ipynb #074bc764
+SWAV_AT = {  # choice: rates and sizes by kNN: live on textures, seeds 100 and up; the small rates, here and below, on
     # held-out training images, seed 100, where half of each and twice of each were lower
     "live": {"method": "codes.SwAV", "prototypes": 64, "hidden": 64, "bn": "default", "frozen": 20},
     "small": {"method": "codes.SwAV", "prototypes": 128, "dim": 128, "bn": "default", "frozen": 40, "base_lr": 0.8},
@@ -229,14 +221,14 @@ _LATE, _WARM = {"centre momentum 0.999": {"centre_momentum": 0.999}}, {"τ_t = 0
 
 # %% ../nbs/15_codes.ipynb #de02c862
 def _code_claim(n: str, sentence: str, source: str, paper: str, arms: dict, *rule, scales: tuple, priority=4) -> Claim:
-    name, at = ("SwAV", _SHARED) if n.startswith("6") else ("DINO", _CENTRED)
+    name, at = ("SwAV", SWAV_AT) if n.startswith("6") else ("DINO", _CENTRED)
     at = at | {"live": at["live"] | {"steps": 100}} if n == "6" else at      # choice: a death is quick
     return Claim(f"relatives-{n}", sentence, source, paper, {name: {}} | arms, rule, scales, at, priority=priority)
 
 
 _ALL, _HERE = ("live", "small", "full"), ("live", "full")
 CLAIMS = [
-    _code_claim("6", "Without equal shares all images take one code: hardly any loss is left, and the output collapses.",
+    _code_claim("6", "Without equal shares hardly any loss is left, and the output collapses.",
                 "SwAV §3.1, DINO App. B", "collapse", _NO_SHARES, Between("loss", *_NO_SHARES, *_GONE),
                 Collapses(*_NO_SHARES, "SwAV"), scales=_ALL, priority=2),
     _code_claim("6-features", "And its features stay behind.", "DINO App. B", "collapse", _NO_SHARES,
@@ -246,7 +238,7 @@ CLAIMS = [
 
 # %% ../nbs/15_codes.ipynb #f7fb5e57
 CLAIMS += [
-    _code_claim("7", "Without centring DINO's codes become one-hot and all alike: hardly any loss is left, and the output collapses.",
+    _code_claim("7", "Without centring hardly any loss of DINO is left, and its output collapses.",
                 "DINO §5.3, Fig. 7", "entropy and KL → 0", _NO_CENTRE, Between("loss", *_NO_CENTRE, *_GONE),
                 Collapses(*_NO_CENTRE, "DINO"), scales=_ALL, priority=2),
     _code_claim("7-features", "And its features stay behind.", "DINO §5.3", "collapse", _NO_CENTRE,
@@ -280,9 +272,9 @@ _SIDE = {"dim": 64, "hidden": 64}
 _MOCO = _SIDE | {"bn": "default", "base_lr": 0.4}
 _SLOW = {"method": "byol.BYOL", "predictor": "none", "tau": 0.5, "tau_schedule": "constant"}
 _LIVE = {  # {method: (its recipe, the part, the recipe without)}; choice: rates by kNN, seeds 100 and up
-    "SimCLR": (CONTRAST_AT["live"], "negatives", {"steps": 120} | _AGREE | _SIDE),
+    "SimCLR": (SIMCLR_AT["live"], "negatives", {"steps": 120} | _AGREE | _SIDE),
     "MoCo v2": (_MOCO | {"method": "contrast.MoCo", "queue": 512, "m": 0.5}, "negatives", _MOCO | _SLOW),
-    "SwAV": (_SHARED["live"], "equal partition", _SHARED["live"] | {"rounds": 0}),
+    "SwAV": (SWAV_AT["live"], "equal partition", SWAV_AT["live"] | {"rounds": 0}),
     "DINO": (_CENTRED["live"], "centring", _CENTRED["live"] | {"centring": False}),
     "BYOL": (BYOL_AT["live"], "predictor", BYOL_AT["live"] | {"predictor": "none"}),
     "DirectPred": ({"method": "dynamics.DirectPred"} | _SIDE, "predictor", {"predictor": "none"} | _SIDE),

@@ -388,13 +388,15 @@ def test_a_step_to_a_new_level_is_one_spike_and_a_slow_rise_is_none():
 
 def test_lead_counts_the_steps_from_the_first_layer_to_the_last():
     assert lead([10, 100, 200], [12, 130, 199]) == [2, 30, -1]
+    assert lead([10, 12, 14], [11]) == [1] and lead([11], [10, 12, 14]) == [-1]       # one event is in one pair
     assert lead([10, 100], [50]) == []
     assert lead([10], []) == [] and lead([], [3]) == []
 
 
 def test_dips_are_found_with_their_bottom_and_their_end():
     curve = [0.1, 0.3, 0.5, 0.4, 0.2, 0.45, 0.55, 0.54, 0.56, 0.6]
-    assert dips(curve) == [(2, 4, 6)]
+    assert dips(curve) == dips(curve, depth=0.03) == [(2, 4, 6)]
+    assert dips([0.5, 0.44]) == [] and dips([0.5, 0.42]) == [(0, 1, 1)]       # seven points may be chance
     assert dips(curve, depth=0.005) == [(2, 4, 6), (6, 7, 8)]
     assert dips([0.1, 0.5, 0.2]) == [(1, 2, 2)]           # it never comes back
     assert dips([0.1, 0.2, 0.3]) == [] and dips([]) == [] and dips([0.5, 0.48]) == []
