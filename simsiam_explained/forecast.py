@@ -59,9 +59,10 @@ def sphere_uniformity(d: int, t: float = 2.0) -> float:
     """Return the uniformity of an evenly covered sphere in `d` dimensions: log E exp(−t‖u − v‖²), by its series.
 
     E exp(2t·cos) = Σ_k t^(2k) / (k! (d/2)(d/2 + 1)…(d/2 + k − 1)); about −2t + 2t²/d for large d."""
+    positive("d", d)
     total, term = 1.0, 1.0
     for k in range(1, 200):
-        term *= t ** 2 / (k * (positive("d", d) / 2 + k - 1))
+        term *= t ** 2 / (k * (d / 2 + k - 1))
         total += term
     return math.log(total) - 2 * t
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from .checks import check_labels, one_of, positive
+from .checks import check_labels, one_of, positive, whole
 from .conditions import NoGain, Steadier
 from .evidence import Between, Claim, Lower, Near
 from .images import Images
@@ -35,15 +35,20 @@ def _permutation(n: int, *known: int) -> Tensor:
 def _keys(n: int, by: str | Sequence, images: Images | None) -> Tensor:
     """Return the n values to sort by: `by` itself, the labels of `images` ("class"), or one of their factors."""
     if not isinstance(by, str):
-        keys = torch.as_tensor(by)
+        try:
+            keys = torch.as_tensor(by)
+        except (TypeError, ValueError) as fault:
+            raise TypeError(f"by: expected a number for each of the n = {n} images ({fault}).") from fault
     elif images is None:
         raise ValueError(f"by: {by!r} is known of the images only; give images=…, or by=the values themselves (n,).")
     elif by == "class":
         keys = check_labels(images.labels, len(images), "by='class': the labels")
     else:
-        keys = images.factors[one_of("by", by, ["chance", "class", *images.factors])]
+        keys = images.factors[one_of("by", by, dict.fromkeys(["chance", "class", *images.factors]))]
     if keys.shape != (n,):
         raise ValueError(f"by: got values of shape {tuple(keys.shape)} for n = {n} images, expected one for each.")
+    if not torch.isfinite(keys).all():
+        raise ValueError(f"by: {int((~torch.isfinite(keys)).sum())} of {n} values are NaN or infinite and have no place.")
     return keys.cpu()
 
 # %% ../nbs/20_continual.ipynb #306fa3bc
@@ -54,7 +59,7 @@ def ordering(
     images: Images | None = None,    # whose labels and factors `by` names
 ) -> Tensor:                         # (n,) int64: the image at each place
     """Return the fixed ordering that the chunks are cut from; what `by` leaves equal stands by chance."""
-    chance = _permutation(positive("n", n), seed, 0, 1)     # the third number sets it apart from the passes' draws
+    chance = _permutation(positive("n", n), whole("seed", seed), 0, 1)     # the third number sets it apart from the passes' draws
     if isinstance(by, str) and by == "chance":              # choice: the paper's index files are taken to be random
         return chance
     return chance[_keys(n, by, images)[chance].argsort(stable=True)]
@@ -69,38 +74,35 @@ class Part(NamedTuple):
 # %% ../nbs/20_continual.ipynb #720e7c4c
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Batches of image numbers, `len(order)` in all, and the same each time it is iterated: `fit` can resume.
-
-    Within a part: a random permutation of its images, a tail shorter than a batch dropped, and again, until the
-    part's steps are used. Nothing here touches weights, rates or batch norm: to these a part's end is one more step."""
+    """Batches of image numbers, `len(order)` in all, the same each time it is iterated: `fit` can resume. Within a part:
+    a random permutation of its images, a tail shorter than a batch dropped, and again, until the part's steps are used."""
     parts: tuple[Part, ...]
     batch: int
     seed: int
     ordering: Tensor       # (n,)
 
+    def __post_init__(self):                                   # the released code would look for a whole batch for ever
+        if (least := min((stop - start for start, stop, _ in self.parts), default=0)) < self.batch:
+            raise ValueError(f"batch: got {self.batch}, but the smallest chunk of the {len(self.ordering):,} images has "
+                             f"{least}; give fewer chunks (a larger share), or a smaller batch.")
+
     def __len__(self) -> int:
         return sum(part.steps for part in self.parts)
 
     def __iter__(self) -> Iterator[Tensor]:
-        passes = count()                                   # over all parts: no two passes share a permutation
+        passes = count()                                       # over all parts: no two passes share a permutation
         for start, stop, left in self.parts:
             pool = self.ordering[start:stop].sort().values     # a set: where it stood is not told
             while left > 0:
                 permuted = pool[_permutation(len(pool), self.seed, next(passes))]
-                batches = permuted[:len(pool) - len(pool) % self.batch].split(self.batch)[:left]
-                left -= len(batches)
-                yield from batches
+                yield from permuted.split(self.batch)[:min(left, len(pool) // self.batch)]
+                left -= len(pool) // self.batch
 
 # %% ../nbs/20_continual.ipynb #fc28369e
 def _order(parts: Iterable[Part], n: int, batch: int, steps: int, seed: int, by, images) -> Order:
-    """Return the Order of `parts`, or an error that says why a run of them could not go on."""
+    """Return the Order of those `parts` that have steps."""
     positive("batch", batch), positive("steps", steps), positive("n", n)
-    parts = tuple(part for part in parts if part.steps)
-    least = min(stop - start for start, stop, _ in parts)
-    if least < batch:      # the released code would look for a whole batch for ever
-        raise ValueError(f"batch: got {batch}, but the smallest chunk of the {n:,} images has {least}; "
-                         "give fewer chunks (a larger share), or a smaller batch.")
-    return Order(parts, batch, seed, ordering(n, seed, by, images))
+    return Order(tuple(part for part in parts if part.steps), batch, seed, ordering(n, seed, by, images))
 
 
 def _visits(n: int, steps: int, chunks: int, rounds: int = 1, first: int | None = None) -> Iterator[Part]:
@@ -163,10 +165,13 @@ def hybrid(n: int, batch: int, steps: int, seed: int = 0, chunks: int = 15,
 
 # %% ../nbs/20_continual.ipynb #a0901a1b
 def shown(order: Iterable, n: int) -> Tensor:
-    """Return how many times each of n images is shown, (n,) int64."""
-    return torch.bincount(torch.cat(list(order)), minlength=n)
+    """Return how many times each of n images is shown by an order that ends, (n,) int64."""
+    counts = torch.bincount(torch.cat(list(order)), minlength=n)
+    if len(counts) > n:
+        raise ValueError(f"n: got {n}, but image {len(counts) - 1} is shown; give the number of images of the set.")
+    return counts
 
-
+# %% ../nbs/20_continual.ipynb #b2e0e783
 class Batches(Sampler):
     """An order for other people's loops: DataLoader(dataset, batch_sampler=Batches(order)).
 
@@ -174,8 +179,10 @@ class Batches(Sampler):
     on after a break, says which steps are meant. Each batch is a list of whole numbers."""
 
     def __init__(self, order: Order, start: int = 0, stop: int | None = None):
+        if not hasattr(order, "__len__"):
+            raise TypeError(f"order: this {type(order).__name__} has no end; multiple_pass(n, batch, steps) gives the usual order with one.")
         stop = len(order) if stop is None else stop
-        if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start <= stop <= len(order)):
+        if not (type(start) is type(stop) is int and 0 <= start <= stop <= len(order)):
             raise ValueError(f"start, stop: got {start!r}, {stop!r}; expected 0 ≤ start ≤ stop ≤ {len(order)}, the steps.")
         self.order, self.start, self.stop = order, start, stop
 

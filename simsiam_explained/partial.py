@@ -20,7 +20,7 @@ from .evidence import Between, Claim, Lower
 from .memory import own_randomness
 from .narrow import FULL, FULL_MORE, FULL_NETS, NARROW, SCREEN, SLOW
 from .pooled import Tracks
-from .recipe import base
+from .recipe import Recipe, base
 from .records import Record, Shelf, read_shelf
 
 # %% auto #0
@@ -41,11 +41,12 @@ def separate(
     point: dict,             # figures of a run: its gain over the untrained net, its AUC
     longer: dict | None,     # of the same recipe with at least twice the steps
     control: dict | None,    # of the same recipe with a slow target
-    margin: float = 0.02,    # choice: twice what seeds of one recipe usually differ by in kNN
+    margin: float = 0.02,    # choice: of kNN. Seeds of a deep net differ by more: ask several, or call it a lead
 ) -> str:
     """Return why a run gained so little: "slow", "collapsed", "limited", or "not tested" where a figure is missing.
 
-    slow: it gains more with more steps. collapsed: it does not, but with a slow target it gains more at a lower AUC."""
+    slow: it gains more with more steps, whatever the control does. collapsed: it does not, but with a slow target it
+    gains more at a lower AUC."""
     if any(row is None or math.isnan(row["gain"] + row["AUC"]) for row in (point, longer, control)):
         return "not tested"
     if longer["gain"] > point["gain"] + margin:
@@ -183,21 +184,28 @@ def _means(found: Sequence[Record], measures: Sequence[str]) -> dict[str, float]
     return {m: mean(record.row.get(m, math.nan) for record in found) if found else math.nan for m in measures}
 
 
+def _reading(r: Recipe, shelf: Shelf) -> str:
+    """Return what `separate` says of a recipe, on the seeds that it shares with twice the steps and with a slow target."""
+    found = {arm: shelf.of(of.key) for arm, of in {"point": r, "longer": r.but(steps=2 * r.steps),
+                                                   "control": r.but(**SLOW["small"])}.items()}
+    seeds = sorted(set.intersection(*map(set, found.values())))
+    word = separate(**{arm: _means([of[seed] for seed in seeds], ("gain", "AUC")) for arm, of in found.items()})
+    return f"{word} (n = {len(seeds)})" if seeds else word
+
+# %% ../nbs/18_partial_collapse.ipynb #ad8bfa1c
 def screen(shelf: Shelf | None = None) -> pd.DataFrame:
     """Return a row for each point of narrow.SCREEN: what it is, how many seeds there are, their means, and a reading.
 
-    The loss of a slow target is put on SimSiam's scale, where −1 is agreement. The reading is `separate`'s, where
-    twice the steps and a slow target are recorded too; otherwise "not tested"."""
+    The loss of a slow target is put on SimSiam's scale, where −1 is agreement. The reading is `separate`'s, with the
+    number of seeds, where twice the steps and a slow target are recorded too; otherwise "not tested"."""
     shelf, rows, measures = shelf or read_shelf(), {}, ("loss", "std", "AUC", "AUC rise", "kNN", "linear", "gain")
     small = base("small").but(**NARROW)
     for name, changes in SCREEN.items():
         r = small.but(**changes)
-        known = r.method == small.method and {"longer": r.but(steps=2 * r.steps), "control": r.but(**SLOW["small"])}
-        found = {arm: list(shelf.of(other.key).values()) for arm, other in ({"point": r} | (known or {})).items()}
-        there = {arm: _means(records, ("gain", "AUC")) for arm, records in found.items()}
-        net, means = dict(r.net), _means(found["point"], measures)
-        means["loss"] -= 0 if known else 1      # a quarter of BYOL's sum is SimSiam's loss, and 1
+        net, found, control = dict(r.net), list(shelf.of(r.key).values()), r.method != small.method
+        means = _means(found, measures)
+        means["loss"] -= 1 if control else 0      # a quarter of BYOL's sum is SimSiam's loss, and 1
         rows[name] = {"width": net["width"], "blocks": net["blocks"][0], "images": f"{r.count:,} {r.images}", "pixels": r.shape[1],
-                      "rate": r.base_lr, "steps": r.steps, "order": r.order.split(".")[1], "seeds": len(found["point"]),
-                      **means, "reading": separate(**there) if known else "control"}
+                      "rate": r.base_lr, "steps": r.steps, "order": r.order.split(".")[1], "seeds": len(found),
+                      **means, "reading": "control" if control else _reading(r, shelf)}
     return pd.DataFrame.from_dict(rows, orient="index")

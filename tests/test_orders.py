@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from evidence_kit import TINY
+from scipy.stats import f
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,8 +18,8 @@ from simsiam_explained.encoders import resnet
 from simsiam_explained.evidence import Near, claims, decide
 from simsiam_explained.images import from_tensor, load_images, textures
 from simsiam_explained.narrow import FULL, FULL_NETS, NARROW, SCREEN
-from simsiam_explained.orders import (CLAIMS, Batches, cumulative, hybrid, multiple_pass, ordering, shown, single_pass,
-                                      subset)
+from simsiam_explained.orders import (CLAIMS, Batches, Order, Part, cumulative, hybrid, multiple_pass, ordering, shown,
+                                      single_pass, subset)
 from simsiam_explained.recipe import Recipe, base, seconds
 from simsiam_explained.runs import run_recipe
 from simsiam_explained.simsiam import SimSiam
@@ -219,7 +220,8 @@ def test_class_and_factor_streams_are_sorted_and_else_by_chance():
 
 @pytest.mark.parametrize("by, kind, word", [
     ("class", ValueError, "give images=…, or by=the values"), ("hue", ValueError, "known of the images only"),
-    (torch.zeros(7), ValueError, r"shape \(7,\) for n = 50"), (torch.zeros(50, 2), ValueError, "one for each")])
+    (torch.zeros(7), ValueError, r"shape \(7,\) for n = 50"), (torch.zeros(50, 2), ValueError, "one for each"),
+    ([math.nan, *range(49)], ValueError, "1 of 50 values are NaN or infinite"), (["a"] * 50, TypeError, "expected a number for each")])
 def test_what_cannot_be_sorted_by_is_refused(by, kind, word):
     with pytest.raises(kind, match=word):
         ordering(50, 0, by)
@@ -250,6 +252,21 @@ def test_images_without_what_is_asked_are_refused():
 def test_an_order_that_could_not_end_is_refused_at_once(name, more, word):
     with pytest.raises(ValueError, match=word):
         made(name, **more)
+
+
+def test_an_order_made_by_hand_is_refused_too_where_a_part_holds_no_batch():
+    with pytest.raises(ValueError, match="batch: got 8, but the smallest chunk of the 20 images has 3"):
+        Order((Part(0, 3, 4),), 8, 0, torch.arange(20))
+    with pytest.raises(ValueError, match="seed: got -1, expected a whole number ≥ 0"):
+        multiple_pass(20, 4, 5, seed=-1)
+
+
+def test_no_two_passes_share_a_permutation_not_even_in_two_rounds():
+    """A chunk of two rounds is permuted anew each time: over all its passes no two begin with the same batches."""
+    order = single_pass(60, 5, 48, seed=1, chunks=4, rounds=2)            # 3 batches a pass, 2 passes a visit
+    first, second = (torch.stack(list(order)[start:start + 6]) for start in (0, 24))       # chunk 0, rounds 1 and 2
+    assert torch.equal(first.unique(), second.unique()) and not torch.equal(first, second)
+    assert not torch.equal(first[:3], first[3:])
 
 
 # ---- going on
@@ -324,10 +341,17 @@ def test_batches_are_plain_whole_numbers_for_sets_that_are_lists():
     assert all(type(k) is int for k in next(iter(Batches(made("subset")))))
 
 
-@pytest.mark.parametrize("start, stop", [(-1, None), (STEPS + 1, None), (1.0, None), (0, STEPS + 1), (7, 6), (0, "9")])
+@pytest.mark.parametrize("start, stop", [(-1, None), (STEPS + 1, None), (1.0, None), (0, STEPS + 1), (7, 6), (0, "9"), (True, None)])
 def test_batches_cannot_leave_the_order(start, stop):
     with pytest.raises(ValueError, match="start, stop: got .*0 ≤ start ≤ stop ≤ 40"):
         Batches(made("single_pass"), start, stop)
+
+
+def test_an_order_without_end_is_no_sampler_and_counts_are_of_the_whole_set():
+    with pytest.raises(TypeError, match=r"this shuffled has no end; multiple_pass\("):
+        Batches(shuffled(40, 8))
+    with pytest.raises(ValueError, match="n: got 10, but image [1-3][0-9] is shown"):
+        shown(multiple_pass(40, 8, 10), 10)
 
 
 def test_a_loop_that_counts_epochs_takes_the_whole_order():
@@ -400,6 +424,7 @@ def test_steadier_asks_for_more_than_chance():
 def test_equal_spreads_pass_once_in_twenty():
     draws = torch.randn(20_000, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64).var(2)
     assert float((draws[:, 0] / draws[:, 1] > F_RATIO[3]).double().mean()) == pytest.approx(0.05, abs=0.005)
+    assert F_RATIO == {n: pytest.approx(f.ppf(0.95, n - 1, n - 1), rel=1e-3) for n in range(3, 11)}
 
 
 def test_the_claims_15_to_21_and_6_and_7_are_all_there():
