@@ -1,6 +1,7 @@
 """Chapter 08 in a real JupyterLab, in a real browser: it runs to its end, and its slider draws another sphere."""
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -62,7 +63,7 @@ def run_all(page, address):
     page.wait_for_function("document.body.innerText.includes('| Idle')", timeout=60_000)   # the kernel is there
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
-    page.locator(".jp-InputPrompt", has_text="[1]:").first.wait_for(timeout=60_000)
+    page.locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]:")).first.wait_for(timeout=60_000)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome here; install one, or set CHROMIUM to its path")
