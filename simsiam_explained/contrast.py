@@ -190,7 +190,7 @@ class MoCo(_Asking):
                  m: float = 0.999,            # of the key network; 0: a copy of the query network
                  temperature: float = 0.2,    # τ
                  symmetric: bool = False,     # both views ask, both losses are added
-                 bn_groups: int = 1,          # split BN: 8 in the authors' runs, one for each GPU
+                 bn_groups: int = 1,          # split BN, of a copy of the backbone: 8 in the authors' runs, one a GPU
                  shuffle: bool = True,        # of the keys, over these parts
                  batch: int | None = None,    # images of a batch, where known: a queue that does not fit is refused now
                  predictor: str = "none", dim: int = 128, hidden: int | None = None, layers: int = 2, bn: str = "none",

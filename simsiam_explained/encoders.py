@@ -5,6 +5,7 @@
 # %% ../nbs/03_encoders.ipynb #d33aac5b
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -133,10 +134,13 @@ def resnet(
 # %% ../nbs/03_encoders.ipynb #45c3eba7
 def _zeros(net: nn.Module, shape: Sequence[int] | None) -> Tensor:
     """Return two black images (2, C, H, W) on the net's device; None: net.shape, else C of its first convolution."""
-    if shape is None and (shape := getattr(net, "shape", None)) is None:
+    known = getattr(net, "shape", None)
+    if shape is None and isinstance(known, tuple) and len(known) == 3:
+        shape = known
+    elif shape is None:
         first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
         shape = (first.in_channels if first else 3, 32, 32)
-    if not isinstance(shape, Sequence) or len(shape) != 3:
+    if not hasattr(shape, "__len__") or len(shape) != 3:
         raise ValueError(f"shape: got {shape!r}, expected (C, H, W) of one image, as in (3, 32, 32).")
     like = next(net.parameters(), torch.zeros(()))
     return like.new_zeros((2, *(positive("shape", n) for n in shape)))
@@ -227,11 +231,13 @@ def summary(head: nn.Module) -> list[Layer]:
 
 # %% ../nbs/03_encoders.ipynb #a23a6e3b
 def _width(backbone: nn.Module, x: Tensor) -> int:
-    """Return d if backbone(x) is (B, d), in the mode in which it is; otherwise ValueError."""
+    """Return d if backbone(x) is (B, d), in the mode in which it is; otherwise ValueError. 0: it fails in train mode."""
     name, mode = type(backbone).__name__, "train" if backbone.training else "eval"
     try:
         y = backbone(x)
     except Exception as error:
+        if backbone.training:                 # of black images two may be too few to train on
+            return 0
         raise ValueError(f"backbone {name}: failed on black images of shape {tuple(x.shape)} ({error}). If "
                          "your images have another shape, give shape=(C, H, W).") from error
     got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
@@ -251,8 +257,8 @@ def feature_dim(
         raise TypeError(f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module.")
     x = _zeros(backbone, shape)
     with undisturbed(backbone, x.device), torch.no_grad():
-        d = _width(backbone, x)
-        for module in backbone.modules():     # some nets put out more in train mode; what has no parts (BN, dropout)
+        d, other = _width(backbone, x), copy.deepcopy(backbone)
+        for module in other.modules():        # some nets put out more in train mode; what has no parts (BN, dropout)
             module.training = any(True for _ in module.children())     # stays in eval: two black images are no batch
-        _width(backbone, x)
+        _width(other, x)
     return d

@@ -203,10 +203,11 @@ CHAPTERS = ("simsiam", "predictor", "ablations", "em", "byol", "dynamics", "cont
 
 def claims(ids: Iterable[str] = ()) -> dict[str, Claim]:
     """Return {id: claim} of all chapters, or those asked for: by id, or by the beginning of one, as in "simsiam"
-    (or "SimSiam"). A single string is a single one."""
+    (or "SimSiam"). A single string is a single one; capitals do not count."""
     found = {claim.id: claim for chapter in CHAPTERS for claim in find(f"{chapter}.CLAIMS")}
-    chosen = {}
+    chosen, by_lower = {}, {name.lower(): name for name in found}
     for asked in [ids] if isinstance(ids, str) else ids:
+        asked = by_lower.get(asked.lower(), asked)
         family = () if asked in found else f"{asked}-".lower()
         part = {name: c for name, c in found.items() if name == asked or name.lower().startswith(family)}
         chosen |= part or {one_of("claim", asked, found): None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -82,6 +83,8 @@ def _doubt(condition, rows: dict) -> str:
     if other is None:
         return ""
     gaps = [a - b for a, b in zip(*(values(rows, arm, condition.measure) for arm in (condition.arm, getattr(condition, other))))]
+    if not all(map(isfinite, gaps)):       # of a run that diverged
+        return ""
     far = {"to": abs(mean(gaps)), "over": mean(gaps), "than": -mean(gaps)}[other]
     doubt = 2 * stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
     return f" (± {_figure(doubt)})" if far <= condition.margin < far + doubt else ""

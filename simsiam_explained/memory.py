@@ -105,10 +105,12 @@ def load_checkpoint(path: str | Path) -> dict:
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")            # torch's guesses about a foreign file; ours follow
         try:
-            if bad := zipfile.ZipFile(file).testzip():         # torch compares no checksums
+            if zipfile.is_zipfile(file) and (bad := zipfile.ZipFile(file).testzip()):     # torch compares no checksums
                 raise zipfile.BadZipFile(f"{bad} has changed since it was written")
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
         except Exception as fault:                             # of a damaged file there is no list of errors
             raise ValueError(f"checkpoint: {str(path)!r} is damaged, truncated or no PyTorch file ({fault!r:.120}); "
                              "take an earlier copy, or start again without resume.") from fault
@@ -194,7 +196,10 @@ def rescued(job) -> Iterator[None]:
         yield
     except BaseException:
         if job.path and job.good["step"] > began:
-            save_checkpoint(job.good, job.path)
+            try:
+                save_checkpoint(job.good, job.path)
+            except OSError as fault:               # what went wrong first is what must be told
+                warnings.warn(f"checkpoint: {str(job.path)!r} could not be written ({fault}).", stacklevel=2)
         raise
 
 

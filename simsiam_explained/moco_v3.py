@@ -99,7 +99,7 @@ class MoCoV3(_Contrasting):
                  m: float = 0.99, m_schedule: str = "cosine",     # cosine: up to 1 (official commands) | constant
                  temperature: float = 0.2, scaled: bool = True,   # as in ctr
                  symmetric: bool = True,        # False: only the first view asks
-                 clip: float | None = None,     # of the first layer's gradient (§4.2); None: not at all
+                 clip: float | None = None,     # of the first layer's gradient (§4.2), in a copy of the backbone; None: not
                  dim: int = 256, hidden: int = 4096,              # of the heads (official code)
                  shape: tuple | None = None, seed: int = 0):      # (C, H, W) of an image; of the heads' first weights
         super().__init__()

@@ -82,7 +82,7 @@ class Order:
     ordering: Tensor       # (n,)
 
     def __post_init__(self):                                   # the released code would look for a whole batch for ever
-        if (least := min((stop - start for start, stop, _ in self.parts), default=0)) < self.batch:
+        if (least := min((len(self.ordering[start:stop]) for start, stop, _ in self.parts), default=0)) < self.batch:
             raise ValueError(f"batch: got {self.batch}, but the smallest chunk of the {len(self.ordering):,} images has "
                              f"{least}; give fewer chunks (a larger share), or a smaller batch.")
 

@@ -202,7 +202,8 @@ def settle_bn(
             norm.reset_running_stats()
             norm.train().momentum = None  # PyTorch's word for: average over all batches since the reset
         for _ in range(positive("batches", batches)):
-            rows = torch.randint(len(images), (positive("batch", batch),), generator=generator, device=device)
+            whole = positive("batch", batch) - batch % getattr(model, "bn_groups", 1)      # parts of one size, of split BN
+            rows = torch.randint(len(images), (whole,), generator=generator, device=device)
             _forward(model, images.pixels[rows.to(images.pixels.device)].to(device), views, generator)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
@@ -250,14 +251,14 @@ class FineTuned(NamedTuple):
 
 # %% ../nbs/04_probes.ipynb #565c2e0e
 def fine_tune(
-    model: nn.Module,  # a method, whose backbone is tuned, or any backbone (B,C,H,W) → (B,d); a copy in both cases
+    backbone: nn.Module,  # a method, whose backbone is tuned, or any backbone (B,C,H,W) → (B,d); a copy in both cases
     train: Images, test: Images, views: Views,  # both views of an image are training inputs
     *, steps: int = 200, batch: int = 128, lr: float = 0.05, seed: int = 0,  # choice: one short recipe for all tables
 ) -> FineTuned:
     """Return accuracy and net after supervised SGD (momentum 0.9, cosine lr) on all weights and a linear head.
 
     The last step is the one reported. Frozen against tuned: what the weights offer as they are, and as a start."""
-    net = copy.deepcopy(model.backbone if hasattr(model, "views_per_image") else model)
+    net = copy.deepcopy(backbone.backbone if hasattr(backbone, "views_per_image") else backbone)
     x = check_features(_embed(net, train[:2], views), "backbone features")
     classes, index = (t.to(x.device) for t in _classes(train.labels, len(train), "train"))
     weight, bias = (x.new_zeros(n, len(classes), requires_grad=True) for n in (x.shape[1], 1))  # of the head

@@ -64,9 +64,10 @@ def _left_out(X: np.ndarray, y: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     said, mean = np.empty_like(y), np.empty_like(y)
     for label in np.unique(labels):
         rest = labels != label
-        if np.linalg.matrix_rank(X[rest] / np.abs(X[rest]).max(0).clip(1e-30), tol=1e-8 * len(X) ** 0.5) < X.shape[1]:
-            raise ValueError(f"forecast: without the group of run {int((~rest).argmax())} a column is constant or a line "
-                             "through the others, and no line is fitted; leave it out, or form other groups.")
+        apart = X[rest, 1:] - X[rest, 1:].mean(0)
+        if np.linalg.matrix_rank(apart / np.maximum(X[:, 1:].std(0), 1e-300), tol=1e-8 * len(X) ** 0.5) < X.shape[1] - 1:
+            raise ValueError(f"forecast: without the group of run {int((~rest).argmax())} too few runs are left, or a column "
+                             "is constant or a line through the others: no line is fitted; form other groups.")
         said[~rest] = X[~rest] @ np.linalg.lstsq(X[rest], y[rest], rcond=None)[0]
         mean[~rest] = y[rest].mean()
     return said, mean

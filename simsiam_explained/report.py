@@ -30,7 +30,7 @@ def _checked(runs: dict[str, Run]) -> dict[str, Run]:
             raise TypeError(f"runs: {name!r} is a {type(run).__name__}, expected a Run, which fit(method, …) returns.")
         if not run.history and run.status != "diverged":
             raise ValueError(f"runs: {name!r} has taken no step; train it with fit first, or leave it out.")
-        for weight in run.method.parameters():
+        for weight in (w for w in run.method.parameters() if w.requires_grad):       # frozen ones may be shared
             if (owner := owners.setdefault(id(weight), name)) != name:
                 raise ValueError(f"runs {owner!r} and {name!r} share weights; build a backbone for each, "
                                  "or copy.deepcopy it.")
@@ -39,7 +39,8 @@ def _checked(runs: dict[str, Run]) -> dict[str, Run]:
 
 def _diverged(run: Run, images: Images, views: Views) -> bool:
     """Whether nothing of a run can be measured: its loss, or what its net makes of the first images, is not finite."""
-    found = (_embed(_network(run.method, layer), images[:64], views) for layer in ("backbone", "projector"))
+    layers = [layer for layer in ("backbone", "projector") if getattr(run.method, layer, None) is not None]
+    found = (_embed(_network(run.method, layer), images[:64], views) for layer in layers)
     return run.status == "diverged" or not all(bool(x.isfinite().all()) for x in found)
 
 

@@ -95,6 +95,7 @@ def _refuse(unknown: Iterable[str], kind: type) -> None:
             one_of(f"{kind.__name__}: argument", name, known)
         except ValueError as fault:
             raise TypeError(str(fault)) from None
+        raise TypeError(f"{kind.__name__}: argument {name!r} came as far as Siamese; a class between must take it.")
 
 # %% ../nbs/08_stop_gradient.ipynb #fbaddfc8
 class Siamese(Method):

@@ -496,3 +496,10 @@ def test_the_queue_of_the_vector_world_fills_with_keys():
 def test_vector_refusals(arm, message):
     with pytest.raises(ValueError, match=message):
         Repelled(**arm)
+
+
+def test_split_bn_is_put_into_a_copy_of_the_backbone():
+    net = resnet(width=4, blocks=(1,), channels=1, seed=0)
+    before = str(net)
+    method = MoCo(net, bn_groups=2, queue=0, dim=8)
+    assert str(net) == before != str(method.backbone) and MoCo(net, queue=0, dim=8).backbone is net

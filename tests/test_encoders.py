@@ -1,6 +1,7 @@
 """Encoders: equality with torchvision, shapes, the papers' heads layer by layer, refusals."""
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -364,3 +365,25 @@ def test_every_name_that_is_offered_works():
         for bn in BN_PLACEMENTS:
             z = projector(8, 12, bn=bn)(resnet(4, (1, 1), stem=stem)(x))
             assert predictor(12, bn=bn)(z).shape == (4, 12)
+
+
+class Counts(nn.Module):
+    """A net with a buffer that each training pass puts anew, and whose train mode needs eight images."""
+    shape = (32, 32)
+
+    def __init__(self, least):
+        super().__init__()
+        self.inner, self.least = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), least
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            assert len(x) >= self.least
+            self.seen = self.seen + 1
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("least", [1, 8])
+def test_asking_in_train_mode_leaves_the_net_as_it_was_and_forgives_a_batch_that_is_too_small(least):
+    net = Counts(least)
+    assert feature_dim(net, (3, 4, 4)) == feature_dim(net, np.array([3, 4, 4])) == 5 and net.seen == 0

@@ -106,9 +106,11 @@ def test_a_column_that_varies_in_one_group_alone_is_refused():
     g = np.random.default_rng(0)
     table = pd.DataFrame({"group": np.repeat(list("abc"), 4), "loss": g.normal(size=12), "linear": g.normal(size=12),
                           "AUC": [0.7] * 8 + [0.80, 0.83, 0.87, 0.90]})
-    with pytest.raises(ValueError, match="without the group of run 8 a column is constant"):
+    with pytest.raises(ValueError, match="without the group of run 8 too few runs are left, or a column is constant"):
         forecast(table, groups="group")
     assert np.isfinite(forecast(table).left_out_r2)
+    far = table.assign(AUC=1e9 + g.normal(size=12))                # far from 0 is not constant
+    assert np.isfinite(forecast(far, groups="group").left_out_r2)
 
 
 def test_too_few_runs_are_refused_and_their_number_is_said():

@@ -82,6 +82,11 @@ def test_a_margin_that_holds_by_the_means_and_not_by_the_seeds_is_marked(conditi
     assert seen.startswith("kNN 0.") and seen[seen.index("against 0.") + 13:] == doubt
 
 
+def test_a_margin_says_nothing_of_a_run_that_diverged():
+    rows = {"a": [record(kNN=x).row for x in (0.5, float("nan"), 0.7)], "b": [record(kNN=0.5).row] * 3}
+    assert "±" not in conditions(evidence.Verdict("", (0, 1, 2), {Near("kNN", "a", "b", 0.5): "x"}, rows)).seen[0]
+
+
 def test_every_condition_of_every_claim_has_words():
     for claim in claims().values():
         rows = {arm: [record().row | {"projector kNN": 0.5, "untrained linear": 0.3}] * 3 for arm in claim.arms or {}}
@@ -103,6 +108,7 @@ def test_the_page_of_a_claim(shelf):
 
 def test_a_single_string_is_the_name_of_one_claim_or_of_one_family(shelf):
     assert list(claims("simsiam-9")) == ["simsiam-9"] and list(verdicts("byol-1", shelf).index) == ["byol-1"]
+    assert list(claims("SimSiam-9")) == ["simsiam-9"] and list(claims("relatives-13-ema")) == ["relatives-13-EMA"]
     assert list(claims("SimSiam")) == list(claims(["simsiam"])) == list(verdicts("simsiam", shelf).index)
     assert page("simsiam-9", shelf) == page(claims()["simsiam-9"], shelf)
     assert page("Zhang", shelf).count("\n\nzhang-") == len(claims("zhang")) - 1

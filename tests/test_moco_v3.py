@@ -594,3 +594,10 @@ def test_five_methods_have_one_net_one_schedule_and_both_views_in_their_losses()
     assert len({tuple(getattr(r, name) for name in shared) for r in recipes.values()}) == 1
     assert {r.steps for r in recipes.values()} == {250, 1000}
     assert all(recipe.whole()["parts"].get("symmetric", True) for recipe in recipes.values())
+
+
+def test_clipping_hooks_a_copy_of_the_backbone_and_refuses_what_is_frozen():
+    net = vit((1, 8, 8), 4, 8, 1, 2, seed=0)
+    assert MoCoV3(net, clip=0.1, dim=8, hidden=16).backbone is not net is MoCoV3(net, dim=8, hidden=16).backbone
+    with pytest.raises(ValueError, match="this Conv2d is frozen, it has no gradient to clip"):
+        MoCoV3(vit((1, 8, 8), 4, 8, 1, 2, stem="frozen", seed=0), clip=0.1, dim=8, hidden=16)

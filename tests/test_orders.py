@@ -257,6 +257,8 @@ def test_an_order_that_could_not_end_is_refused_at_once(name, more, word):
 def test_an_order_made_by_hand_is_refused_too_where_a_part_holds_no_batch():
     with pytest.raises(ValueError, match="batch: got 8, but the smallest chunk of the 20 images has 3"):
         Order((Part(0, 3, 4),), 8, 0, torch.arange(20))
+    with pytest.raises(ValueError, match="the smallest chunk of the 5 images has 5"):        # it ends before its part does
+        Order((Part(0, 100, 4),), 8, 0, torch.arange(5))
     with pytest.raises(ValueError, match="seed: got -1, expected a whole number ≥ 0"):
         multiple_pass(20, 4, 5, seed=-1)
 

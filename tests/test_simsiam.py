@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from simsiam_explained.byol import BYOL
 from simsiam_explained.em import MemoryBank
+from simsiam_explained.encoders import resnet
 from simsiam_explained.simsiam import PAIRS, D, SimSiam, cross_entropy
 
 
@@ -151,6 +152,14 @@ def test_the_seed_fixes_the_heads_and_leaves_the_global_generator_alone():
 def test_an_unknown_name_is_answered_with_the_nearest(switches, word):
     with pytest.raises(ValueError, match=f"Did you mean '{word}'"):
         SimSiam(Pixels(), shape=(3, 4, 4), **switches)
+
+
+def test_an_argument_that_a_class_between_does_not_take_is_not_passed_over():
+    class Mine(SimSiam):
+        def __init__(self, backbone, *, alpha=1.0, **parts):
+            super().__init__(backbone, alpha=alpha, **parts)
+    with pytest.raises(TypeError, match="Mine: argument 'alpha' came as far as Siamese"):
+        Mine(resnet(width=4, blocks=(1,)), dim=8)
 
 
 @pytest.mark.parametrize("kind", [SimSiam, BYOL, MemoryBank])
