@@ -182,7 +182,7 @@ def _classes(folder: Path, files: list[Path], tops: list[str]) -> tuple[str, ...
     if not loose and {name.lower() for name in named} <= {*PARTS}:
         whole = str(folder / max(named, key=lambda name: name.lower() == "train"))
         raise ValueError(f"{folder}: its sub-folders ({listed(named)}) are parts of a set, no classes; give {whole!r}, "
-                         "or the whole to load_images if it has train and test.")
+                         "or the whole to load_images if it has train and test, so written.")
     subs = sorted(sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
     empty = [name for name in subs if name not in named]
     few = "" if len(named) > 1 else " There are no labels, for one sub-folder makes no classes."

@@ -122,9 +122,8 @@ def _numbers(what: str, given) -> Tensor:
     try:
         return torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{what}: got a {type(given).__name__} with {next(iter(given), None)!r} as the first, expected "
-                        "a row of numbers; from names: classes, labels = np.unique(names, return_inverse=True); leave "
-                        "it out where nothing is known.") from error
+        raise TypeError(f"{what}: got {given!r:.40}, expected a row of numbers ({error}); from names: classes, labels = "
+                        "np.unique(names, return_inverse=True); leave it out where nothing is known.") from error
 
 # %% ../nbs/01_images.ipynb #b16cfbde
 def _bytes(pixels: Tensor) -> Tensor:
@@ -264,7 +263,7 @@ def from_npz(path, split: str = "train", device="cpu", name: str | None = None) 
     Keys: `train_images`, `train_labels`, `test_images`, `test_labels` (or `x_train`, `y_train`, …), or `images`,
     `labels` (or `x`, `y`) alone, which are the train split; `classes` holds names; a warning names other keys. Images:
     uint8, or float in [0, 1]; (N, H, W, C), (N, C, H, W) or (N, H, W). The labels may be missing."""
-    pixels, labels, classes = read_npz(path, one_of("split", split, PARTS))
+    pixels, labels, classes = read_npz(Path(path).expanduser(), one_of("split", split, PARTS))
     return from_tensor(torch.from_numpy(pixels), labels, classes, name=name or Path(path).stem).to(device)
 
 # %% ../nbs/01_images.ipynb #7a0591e6

@@ -98,11 +98,12 @@ def test_from_tensor_refuses(pixels, error, says):
 @pytest.mark.parametrize("given, error, says", [
     ({"labels": [0, 1]}, ValueError, "2 for 3 images"), ({"labels": [0.0, 1.0, 1.0]}, TypeError, "float32"),
     ({"labels": [0, 1, -1]}, ValueError, "-1 to 1"),
-    ({"labels": ["cat", "dog", "cat"]}, TypeError, "'cat' as the first.*np.unique"),
+    ({"labels": ["cat", "dog", "cat"]}, TypeError, "got \\['cat', 'dog', 'cat'\\], expected a row of numbers.*np.unique"),
     ({"labels": np.array(["cat", "dog", "cat"])}, TypeError, "'cat'.*np.unique"),
-    ({"labels": [None] * 3}, TypeError, "None as the first.*leave it out"),
-    ({"labels": {0, 1}}, TypeError, "got a set.*row of numbers"), ({"labels": {0: 1}}, TypeError, "got a dict.*row of"),
-    ({"factors": {"kind": ["a", "b", "c"]}}, TypeError, "factors: 'kind': got a list with 'a'.*np.unique"),
+    ({"labels": [None] * 3}, TypeError, "got \\[None, None, None\\].*leave it out"),
+    ({"factors": {"angle": None}}, TypeError, "'angle': got None.*leave it out"),
+    ({"labels": {0, 1}}, TypeError, r"got \{0, 1\}.*row of numbers"), ({"labels": {0: 1}}, TypeError, r"got \{0: 1\}.*row of"),
+    ({"factors": {"kind": ["a", "b", "c"]}}, TypeError, r"factors: 'kind': got \['a', 'b', 'c'\].*np.unique"),
     ({"labels": [0, 1, 2], "classes": ["a", "b"]}, ValueError, "0 to 2"),
     ({"factors": {"angle": torch.zeros(2)}}, ValueError, "'angle' has 2 rows for 3 images")])
 def test_labels_and_factors_must_fit(given, error, says):
