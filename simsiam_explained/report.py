@@ -30,7 +30,7 @@ def _checked(runs: dict[str, Run]) -> dict[str, Run]:
             raise TypeError(f"runs: {name!r} is a {type(run).__name__}, expected a Run, which fit(method, …) returns.")
         if not run.history and run.status != "diverged":
             raise ValueError(f"runs: {name!r} has taken no step; train it with fit first, or leave it out.")
-        for weight in (w for w in run.method.parameters() if w.requires_grad):       # frozen ones may be shared
+        for weight in run.method.parameters():      # frozen ones too: their batch norm's statistics are overwritten
             if (owner := owners.setdefault(id(weight), name)) != name:
                 raise ValueError(f"runs {owner!r} and {name!r} share weights; build a backbone for each, "
                                  "or copy.deepcopy it.")
