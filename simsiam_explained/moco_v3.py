@@ -190,6 +190,8 @@ _EXACT = {  # {name: (sentence, source, test)}
     "keys": ("No gradient reaches the keys.", "Alg. 1", "no_gradient_reaches_the_keys"),
     "pull": ("With 2τ the pull to the positive is BYOL's at every τ.", "derived; BYOL App. F.4",
              "with_2_tau_the_pull_to_the_positive_is_byols_at_every_temperature"),
+    "17": ("With 2τ the rate that training needs does not move with the temperature; without it, it does.", "§5",
+           "without_2_tau_the_rate_that_training_needs_moves_with_the_temperature"),
     "m": ("With m = 0 the keys are the net's own outputs of this step.", "§6.2",
           "with_m_0_the_keys_are_simsiams_detached_outputs"),
     "frozen": ("A frozen patch projection is neither moved nor decayed.", "§4.2, derived",
@@ -323,7 +325,6 @@ CLAIMS += [
     Claim("simsiam-table4-longer", "Training four times as long gives SimSiam less than it gives the other four.", "Table 4",
           "+2.7 against +6.7, +3.3, +4.2, +3.6", _LATER, tuple(CostsLess("linear", *_FIRST, *of) for of in _REST), ("small",)),
     Claim("moco_v3-4", "The first layer's gradient spikes before the last layers' do.", "Fig. 4", "by a few to tens of steps"),
-    Claim("moco_v3-17", "With 2τ the rate that training needs does not move with the temperature; without it, it does.", "§5"),
     Claim("moco_v3-narrow", "In too narrow and deep a net MoCo v3 keeps a lower AUC than SimSiam, and gains more.",
           "Li et al. 2022, slides, Fig. 15", "no collapse", {"SimSiam": _DEEP, _OUR: _NEGATIVES},
           (Lower("AUC", _OUR, "SimSiam"), Lower("gain", "SimSiam", _OUR)), ("small",), {"small": NARROW}, priority=4)]

@@ -530,6 +530,18 @@ def test_without_2_tau_a_rate_is_2_tau_times_what_it_is_with_it():
     assert not torch.allclose(with_it[:, 0], with_it[:, 1], atol=1e-3)
 
 
+def test_without_2_tau_the_rate_that_training_needs_moves_with_the_temperature():
+    """Half-decades of rates; the first at which τ = 0.05 and τ = 1 hold most of the content: one step apart, or more."""
+    rates = [10 ** (e / 2) for e in range(-7, 0)]
+    first = {}
+    for scaled in (True, False):
+        enough = rates_by_temperature([0.05, 1.0], rates, seeds=3, steps=120, scaled=scaled) > 0.8
+        assert enough.any(1).all() and not enough[:, 0].any()
+        first[scaled] = enough.int().argmax(1)                                      # (temperature, seed)
+    assert ((first[True][1] - first[True][0]).abs() <= 1).all()
+    assert (first[False][1] - first[False][0] >= 2).all()
+
+
 # ---- runs ----
 
 @pytest.mark.parametrize("optimiser", ["adamw", "lamb", "lars"])
