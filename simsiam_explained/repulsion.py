@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import one_of, positive
-from .collapse import alignment, effective_rank, spectrum, uniformity
+from .collapse import effective_rank, spectrum, uniformity
 from .contrast import info_nce, nt_xent, unit
 from .micro import Arm, Setting, VectorWorld, encode, predictions, r2
 from .switches import Switches
@@ -42,7 +42,6 @@ class RepelledRun(NamedTuple):
     steps: tuple[int, ...]
     loss: Tensor           # of the training batch
     found: Tensor          # share of the views of 128 unseen vectors whose nearest neighbour is their partner
-    align: Tensor          # mean ‖z1 − z2‖² of two views of unseen vectors, unit length
     uniform: Tensor        # log mean exp(−2‖z − z′‖²) of clean unseen vectors
     rank: Tensor           # effective rank of z, centred
     content: Tensor        # held-out R² of the content, linearly from the backbone's features
@@ -96,7 +95,7 @@ def _look(arm: Repelled, weights: dict, clean: Tensor, pair: Tensor, content: Te
         y, z = (v.mT for v in _outputs(arm, weights, clean, switches, views=1))
         views = _outputs(arm, weights, pair, switches)[1].mT.chunk(2, -2)
     sigma = spectrum(z)
-    return {"found": _found(views), "align": alignment(*views), "uniform": uniformity(z, rows=512),
+    return {"found": _found(views), "uniform": uniformity(z, rows=512),
             "rank": effective_rank(sigma), "content": r2(y, content), "z_content": r2(z, content),
             "features": spectrum(y), "z": sigma}
 

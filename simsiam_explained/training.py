@@ -279,7 +279,7 @@ def fit(method: nn.Module, images: Images, views: Views, *, steps: int, batch: i
             restore(job, resume)
         _announce(job, quiet=not progress)
         job.good, job.mark = snapshot(job), (time.perf_counter(), job.run.images)
-        with tqdm(total=plan.steps, initial=job.run.step, unit="step", disable=not progress) as bar, rescued(job):
+        with tqdm(total=plan.steps, initial=job.run.step, unit="step", mininterval=1, disable=not progress) as bar, rescued(job):
             for chosen in _batches(job):
                 _one_step(job, chosen)
                 if _after_step(job, bar, asked.is_set() or time.perf_counter() > job.ends):

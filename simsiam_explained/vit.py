@@ -259,7 +259,7 @@ CLAIMS = [
            "76.3 against 76.5", _VIT | _BARE, Near("linear", *_BARE, *_VIT, 0.01), priority=3),
     _claim("11-norm", "With that LayerNorm the mean is worse than without.", "§6.2", "69.7 against 76.3", _BARE | _MEAN,
            Lower("linear", *_MEAN, *_BARE), priority=3),
-    Claim("moco_v3-19", "The table of places: rows of length √(D/2), all different, zero for the class token, never trained.",
+    Claim("moco_v3-19", "The table of places: rows of length √(width/2), all different, zero for the class token, never trained.",
           "§5, official code", test="test_vit.py::test_position_table_of_sines_and_cosines"),
     _claim("22", "Trained on CIFAR-10 alone, a ViT stays behind a ResNet-18 at equal epochs.", "no published number",
            "79 to 81 against 94, supervised", _VIT | {"ResNet-18": _R18}, Lower("linear", *_VIT, "ResNet-18"),

@@ -463,7 +463,7 @@ def test_repelled_arms_share_their_start_and_are_trained_alike_alone_and_togethe
                                  Repelled(predictor="mlp", stop_gradient=True), Repelled(m=0.0)])
 def test_every_way_to_repel_trains(arm):
     run = train_repelled({"it": arm}, [0], steps=4)["it"]
-    assert all(torch.isfinite(getattr(run, name)).all() for name in ("loss", "align", "uniform", "content", "z_content"))
+    assert all(torch.isfinite(getattr(run, name)).all() for name in ("loss", "found", "uniform", "content", "z_content"))
     assert run.z.shape[-1] == 32
 
 
