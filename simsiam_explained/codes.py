@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .byol import BYOL_AT, WithTarget
 from .checks import flag, number, one_of, positive, whole
-from .contrast import SIMCLR_AT
+from .contrast import SIMCLR_AT, unit
 from .evidence import Between, Claim, Collapses, Lower
 from .simsiam import check_views
 
@@ -31,7 +31,7 @@ def sinkhorn(
     rounds: int = 3,     # SwAV's; 1: a softmax over the batch (DINO App. B); 0: no equal shares, a plain softmax
 ) -> Tensor:             # (…, N, K): rows sum to 1; with more rounds the columns come nearer to N/K
     """Return codes: exp(scores/ε), columns and then rows scaled to equal sums, `rounds` times (Sinkhorn–Knopp)."""
-    log_q = scores / eps                                   # in logarithms nothing overflows
+    log_q = scores / number("eps", eps, 1e-6)              # in logarithms nothing overflows
     for _ in range(rounds):
         log_q = log_q.log_softmax(-2).log_softmax(-1)      # equal shares for prototypes, then for images
     return log_q.softmax(-1)
@@ -89,8 +89,9 @@ class Prototypes(nn.Module):
         self.weight.copy_(F.normalize(self.weight, dim=1))
 
     def forward(self, z: Tensor, frozen: bool = False) -> Tensor:
-        """Return scores (B, K) of z (B, d) of any length; frozen: no gradient reaches the prototypes."""
-        return F.linear(F.normalize(z, dim=1), self.weight.detach() if frozen else self.weight)
+        """Return scores (B, K) of z (B, d) of any length, float32 at least; frozen: the prototypes get no gradient."""
+        with torch.autocast(z.device.type, enabled=False):
+            return F.linear(unit(z), self.weight.detach() if frozen else self.weight)
 
 # %% ../nbs/15_codes.ipynb #e85645cc
 class CodeOutput(NamedTuple):
@@ -142,23 +143,23 @@ class _Swapping(_Coding):
         """Return q (B, K) of one view's scores (B, K); a full queue `past` (n, d) takes part in the sharing."""
         own = len(scores)
         if len(past) and self.steps_done >= self.queue_from and past[-1].any():
-            scores = torch.cat([F.linear(past, self.prototypes.weight.detach()).to(scores), scores])
+            scores = torch.cat([F.linear(past, self.prototypes.weight.detach()), scores])
         return sinkhorn(scores - self.centre, self.eps, self.rounds)[-own:]
 
     def forward(self, *views: Tensor) -> CodeOutput:
         """Return the CodeOutput for 2 views, each (B, C, H, W) float."""
         check_views(views, 2)
         z = [self.projector(self.backbone(x)) for x in views]
-        wide = torch.promote_types(z[0].dtype, torch.float32)
+        score = partial(self.prototypes, frozen=bool(self.frozen and self.steps_done < self.frozen))
+        s = [score(self.predictor(v)) for v in z]
+        given = self.target is not None or isinstance(self.predictor, nn.Identity)
+        own = s if given else [score(v) for v in z]             # codes are made of outputs, not of predictions
+        t = [v.detach() if self.stop_gradient else v for v in self.targets(views, own)]
+        self._seen = unit(torch.stack(z).detach()), torch.stack(t).detach()
         with torch.autocast(z[0].device.type, enabled=False):
-            score = partial(self.prototypes, frozen=bool(self.steps_done < self.frozen))
-            s = [score(self.predictor(v).to(wide)) for v in z]
-            own = s if isinstance(self.predictor, nn.Identity) else [score(v.to(wide)) for v in z]
-        t = [(v.detach() if self.stop_gradient else v).to(wide) for v in self.targets(views, own)]
-        self._seen = F.normalize(torch.stack(z).detach().to(wide), dim=2), torch.stack(t).detach()
-        q = [self.codes(v, past) for v, past in zip(t, self.queue)]
-        p = [(v / self.temperature).log_softmax(1) for v in s]
-        return CodeOutput(swapped_loss(q, s, self.temperature), *z, *p, *q)
+            q = [self.codes(v, past) for v, past in zip(t, self.queue)]
+            p = [(v / self.temperature).log_softmax(1) for v in s]
+            return CodeOutput(swapped_loss(q, s, self.temperature), *z, *p, *q)
 
 # %% ../nbs/15_codes.ipynb #dba5faed
 class SwAV(_Swapping):
@@ -206,14 +207,14 @@ SWAV_AT = {  # choice: rates and sizes by kNN: live on textures, seeds 100 and u
     "live": {"method": "codes.SwAV", "prototypes": 64, "hidden": 64, "bn": "default", "frozen": 20},
     "small": {"method": "codes.SwAV", "prototypes": 128, "dim": 128, "bn": "default", "frozen": 40, "base_lr": 0.8},
     "full": {"method": "codes.SwAV", "queue": 3840, "queue_from": 4850, "frozen": 194,      # solo-learn, CIFAR-10
-             "optimiser": "lars", "base_lr": 0.6, "weight_decay": 1e-6}}
+             "optimiser": "larc", "base_lr": 0.6, "weight_decay": 1e-6}}
 _CENTRED = {
     "live": {"method": "codes.DINO", "prototypes": 64, "hidden": 64, "bn": "default", "centre_momentum": 0.5, "tau": 0.9,
              "base_lr": 0.2},
     "small": {"method": "codes.DINO", "prototypes": 128, "dim": 128, "bn": "default", "centre_momentum": 0.5,
               "tau": 0.98, "base_lr": 0.4},
     "full": {"method": "codes.DINO", "prototypes": 4096, "layers": 3, "bn": "hidden", "tau": 0.99,
-             "optimiser": "lars", "base_lr": 0.3, "weight_decay": 1e-6}}
+             "optimiser": "larc", "base_lr": 0.3, "weight_decay": 1e-6}}
 _NO_SHARES, _NO_CENTRE = {"no equal shares": {"rounds": 0}}, {"no centring": {"centring": False}}
 _ONE_ROUND, _FLAT = {"softmax over the batch": {"rounds": 1}}, {"no sharpening": {"eps": 0.1}}
 _GONE = -0.01, 0.5       # choice: a tenth of ln 128; whole methods keep 3 and more
@@ -270,6 +271,8 @@ CLAIMS += [Claim(f"relatives-{name}", sentence, source, test=f"test_codes.py::te
 _AGREE = {"method": "simsiam.SimSiam", "predictor": "none", "predictor_lr": "scheduled", "stop_gradient": False}
 _SIDE = {"dim": 64, "hidden": 64}
 _MOCO = _SIDE | {"bn": "default", "base_lr": 0.4}
+# deviation: MoCo v2 without negatives is byol.BYOL, whose loss has both directions, and squared distances summed, and
+# whose heads have no output bias
 _SLOW = {"method": "byol.BYOL", "predictor": "none", "tau": 0.5, "tau_schedule": "constant"}
 _LIVE = {  # {method: (its recipe, the part, the recipe without)}; choice: rates by kNN, seeds 100 and up
     "SimCLR": (SIMCLR_AT["live"], "negatives", {"steps": 120} | _AGREE | _SIDE),

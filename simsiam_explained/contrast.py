@@ -18,11 +18,12 @@ from .conditions import LowerInside, NoGain
 from .em import AtLeast
 from .encoders import feature_dim
 from .evidence import Claim, Lower, Near, Number
+from .named import check_free
 from .norms import split_bn
 from .simsiam import PAIRS, Output, Siamese, check_views
 
 # %% auto #0
-__all__ = ['HEADS', 'SIMCLR_AT', 'CLAIMS', 'unit', 'nt_xent', 'Leading', 'SimCLR', 'info_nce', 'MoCo']
+__all__ = ['HEADS', 'SIMCLR_AT', 'CLAIMS', 'unit', 'check_pairs', 'nt_xent', 'Leading', 'SimCLR', 'info_nce', 'MoCo']
 
 # %% ../nbs/14_negatives.ipynb #7d81d423
 def unit(x: Tensor) -> Tensor:
@@ -30,6 +31,16 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
+def check_pairs(q: Tensor, k: Tensor, least: int = 1) -> None:
+    """ValueError unless q and k are (…, B, d): as many rows of one length in both, and `least` of them."""
+    if q.ndim < 2 or q.shape[-2:] != k.shape[-2:]:
+        raise ValueError(f"rows: got shapes {tuple(q.shape)} and {tuple(k.shape)}, expected (…, B, d) of both: row i "
+                         "of one is compared with row i of the other.")
+    if q.shape[-2] < least:
+        raise ValueError(f"rows: got {q.shape[-2]}, expected at least {least}: a single image has no other to differ "
+                         "from; give more images at a time.")
+
+# %% ../nbs/14_negatives.ipynb #c40c2898
 def nt_xent(
     p: Tensor,                           # (…, 2B, d): view 1 of the batch, then view 2
     t: Tensor | None = None,             # what they are compared with, in the same order; None: p itself
@@ -37,9 +48,12 @@ def nt_xent(
     normalise: bool = True,              # False: products of vectors as they are, Tab. 5
 ) -> Tensor:                             # (…): ln(2B − 1) where all vectors are equal
     """Return −ln of the partner's share of Σ exp(cos/τ) over all views but one's own, mean over views (SimCLR eq. 1)."""
-    t, half = p if t is None else t, p.shape[-2] // 2
-    if normalise:
-        p, t = unit(p), unit(t)
+    t = p if t is None else t
+    check_pairs(p, t, least=4)
+    half, odd = divmod(p.shape[-2], 2)
+    if odd:
+        raise ValueError(f"rows: got {2 * half + 1}, expected an even number: view 1 of all images, then view 2.")
+    p, t = (unit(x) if normalise else x.to(torch.promote_types(x.dtype, torch.float32)) for x in (p, t))
     with torch.autocast(p.device.type, enabled=False):
         logits = p @ t.mT / temperature
     own = torch.eye(2 * half, dtype=torch.bool, device=p.device)
@@ -133,6 +147,7 @@ def info_nce(
     negatives: Tensor | None = None,     # (…, K, d), a queue of keys; None: the other keys of the batch
 ) -> Tensor:                             # (…): ln(1 + K), or ln B, where all vectors are equal
     """Return −ln of the positive's share of Σ exp(q·k/τ), mean over queries (MoCo eq. 1). Vectors as they are."""
+    check_pairs(q, k, least=2 if negatives is None else 1)
     with torch.autocast(q.device.type, enabled=False):
         if negatives is None:
             logits = q @ k.mT / temperature
@@ -171,6 +186,10 @@ class _Queueing(WithTarget):
 class _Asking(_Queueing):
     """MoCo's forward pass; its arguments stand below."""
 
+    fixed = {  # arguments of WithTarget that MoCo sets itself, and what to do instead
+        "tau": "use m", "tau_schedule": "m is constant", "bias_out": "its heads have that bias",
+        "target": "the key network follows by m, and m=0 makes it a copy"}
+
     def forward(self, *views: Tensor) -> Output:
         """Return the Output for 2 views, each (B, C, H, W) float; z2 of the asymmetric loss are keys, its p2 is None."""
         check_views(views, 2)
@@ -195,6 +214,7 @@ class MoCo(_Asking):
                  batch: int | None = None,    # images of a batch, where known: a queue that does not fit is refused now
                  predictor: str = "none", dim: int = 128, hidden: int | None = None, layers: int = 2, bn: str = "none",
                  seed: int = 0, **parts):
+        check_free(type(self).__name__, self.fixed, parts)
         backbone = copy.deepcopy(backbone) if positive("bn_groups", bn_groups) > 1 else backbone      # whose BN is split
         super().__init__(backbone, target="ema", tau=number("m", m, 0, 1), tau_schedule="constant", bias_out=True,
                          predictor=predictor, dim=dim, hidden=hidden, layers=layers, bn=bn, seed=seed, **parts)
@@ -203,9 +223,8 @@ class MoCo(_Asking):
         self.bn_groups, self.shuffle, self._fresh = bn_groups, flag("shuffle", shuffle), None
         if bn_groups > 1:
             split_bn(self, bn_groups)
-        size = positive("queue", queue) if queue else 0
-        if size and batch:
-            _whole(size, len(self.pairs) * positive("batch", batch))
+        keys = len(self.pairs) * positive("batch", batch) if batch else 1
+        size = _whole(positive("queue", queue) if queue else 0, keys)
         self.register_buffer("queue", unit(torch.randn(size, dim, generator=torch.Generator().manual_seed(seed + 3))))
 
 # %% ../nbs/14_negatives.ipynb #406d66df

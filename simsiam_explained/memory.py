@@ -127,7 +127,7 @@ def load_checkpoint(path: str | Path) -> dict:
 def described(plan, method: nn.Module, images, views, device: torch.device, bf16: bool) -> dict:
     """Return everything that decides the run, as plain values: what a checkpoint must agree with."""
     switches = {f"method.{k}": getattr(v, "__name__", repr(v)) for k, v in vars(method).items()
-                if not k.startswith("_") and k not in ("training", "views_per_image")
+                if not k.startswith("_") and k not in ("training", "views_per_image", "before_step")
                 and isinstance(v, (bool, int, float, str, tuple, FunctionType))}
     weights = sum(w.numel() for w in method.parameters())
     layers = hashlib.sha256(re.sub(r" at 0x\w+", "", repr(method)).encode()).hexdigest()[:8]    # no places in memory

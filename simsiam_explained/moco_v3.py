@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from functools import partial
+from statistics import mean
 
 import torch
 import torch.distributed as dist
@@ -19,16 +21,16 @@ from .byol import BYOL_AT, ema, tau_at
 from .checks import flag, number, one_of
 from .codes import SWAV_AT
 from .conditions import CostsLess, NoGain
-from .contrast import SIMCLR_AT, unit
+from .contrast import SIMCLR_AT, check_pairs, unit
 from .em import AtLeast
 from .encoders import feature_dim, mlp
-from .evidence import Claim, Collapses, Lower, Near
+from .evidence import Between, Claim, Collapses, Lower, Near
 from .narrow import NARROW, SCREEN
 from .simsiam import Method, Output, check_views
 from .watch import first_layer
 
 # %% auto #0
-__all__ = ['HEADS', 'CLAIMS', 'gathered', 'ctr', 'MoCoV3', 'spikes', 'lead', 'dips', 'clip_gradients']
+__all__ = ['HEADS', 'CLAIMS', 'gathered', 'ctr', 'MoCoV3', 'spikes', 'lead', 'dips', 'deepest', 'stability', 'clip_gradients']
 
 # %% ../nbs/17_moco_v3.ipynb #b4c9ba22
 @torch.no_grad()
@@ -48,9 +50,10 @@ def ctr(
     scaled: bool = True,        # times 2τ (§5); False: plain InfoNCE
 ) -> Tensor:
     """Return 2τ·InfoNCE on the other view's keys of all processes, mean over our queries: a scalar (Alg. 1, §5)."""
-    k, first = gathered(k.detach())
+    keys, first = gathered(k.detach())
+    check_pairs(q, k, least=2 if len(keys) == len(k) else 1)
     with torch.autocast(q.device.type, enabled=False):
-        logits = unit(q) @ unit(k).T / temperature        # (B, world·B)
+        logits = unit(q) @ unit(keys).T / temperature     # (B, world·B)
     own = first + torch.arange(len(q), device=q.device)
     return (2 * temperature if scaled else 1.0) * F.cross_entropy(logits, own)
 
@@ -74,15 +77,15 @@ class _Contrasting(Method):
         return nn.Sequential(self.backbone, self.projector)
 
     def forward(self, *views: Tensor) -> Output:
-        """Return the Output for 2 views, each (B, C, H, W) float; p are the queries, z what the projector gives."""
+        """Return the Output for 2 views, each (B, C, H, W) float: p asks. If one view asks, z2 are keys, p2 is None."""
         check_views(views, 2)
-        z = [self.projector(self.backbone(x)) for x in views]   # one pass a view: BN statistics are per view
+        asking, asked = (views, views) if self.symmetric else (views[:1], views[1:])
+        z = [self.projector(self.backbone(x)) for x in asking]  # one pass a view: BN statistics are per view
         p = [self.predictor(x) for x in z]
         with torch.no_grad():
-            keys = [self.target(x) for x in views]              # in train mode too: BN takes the batch's statistics
-        pairs = zip(p, keys[::-1]) if self.symmetric else [(p[0], keys[1])]
-        loss = sum(ctr(q, k, self.temperature, self.scaled) for q, k in pairs)
-        return Output(loss, *z, *p)
+            keys = [self.target(x) for x in asked][::-1]        # in train mode too: BN takes the batch's statistics
+        loss = sum(ctr(q, k, self.temperature, self.scaled) for q, k in zip(p, keys))
+        return Output(loss, *z, *p) if self.symmetric else Output(loss, z[0], keys[0], p[0], None)
 
     def after_step(self, step: int, steps: int) -> None:
         """Let the momentum encoder follow the weights that the optimiser has just moved (Alg. 1; `step` from 0)."""
@@ -119,8 +122,8 @@ class MoCoV3(_Contrasting):
 def spikes(
     norms: Sequence[float],   # one number per step, as of a layer's gradient
     factor: float = 3.0,      # choice: a spike is three times the layer's own level
-    window: int = 50,         # which is the median of so many steps before
-    least: int = 10,          # and is not known before so many
+    window: int = 50,         # choice: which is the median of so many steps before
+    least: int = 10,          # choice: and is not known before so many
 ) -> list[int]:
     """Return the places in `norms` where a spike begins: above factor × the median of the window, not yet before."""
     x, found, above = torch.as_tensor(norms, dtype=torch.float64), [], False
@@ -137,7 +140,7 @@ def lead(first: Sequence[int], last: Sequence[int], within: int = 30) -> list[in
     Negative: it came before. Both are places as `spikes` returns them; each spike is in one pair at most."""
     gaps, used = {}, set()
     for a, b in sorted(((a, b) for a in first for b in last), key=lambda pair: abs(pair[1] - pair[0])):
-        if abs(b - a) <= within and a not in gaps and b not in used:
+        if abs(b - a) <= within and a not in gaps and b not in used:    # choice: 30; Fig. 4: tens of iterations
             gaps[a] = b - a
             used.add(b)
     return [gaps[a] for a in sorted(gaps)]
@@ -159,6 +162,23 @@ def dips(
             found.append((top, low, min(i, len(curve) - 1)))
         top = i
     return found
+
+# %% ../nbs/17_moco_v3.ipynb #60762d4d
+def deepest(curve: Sequence[float]) -> float:
+    """Return the depth of a curve's deepest fall, however small."""
+    return max((curve[top] - curve[low] for top, low, _ in dips(curve, 0.0)), default=0.0)
+
+
+def stability(bank: Sequence[float], renewed: Sequence[float], first: Sequence[float], last: Sequence[float]) -> dict:
+    """Return what a watched run tells: of its two kNN curves, and of the gradients of its first layer and last block.
+
+    "first ahead": by how many steps the first layer's spikes come sooner, mean over pairs. NaN: no pair, no reading."""
+    bank, renewed = ([value for value in curve if not math.isnan(value)] for curve in (bank, renewed))
+    pairs = lead(one := spikes(first), two := spikes(last))
+    of = lambda what, values: what(values) if values else math.nan  # noqa: E731
+    return {"bank fall": of(deepest, bank), "renewed fall": of(deepest, renewed),
+            "bank too low": of(mean, renewed) - of(mean, bank),
+            "first spikes": len(one), "last spikes": len(two), "first ahead": of(mean, pairs)}
 
 # %% ../nbs/17_moco_v3.ipynb #0606661c
 def clip_gradients(layer: nn.Module, limit: float) -> list:
@@ -237,18 +257,42 @@ CLAIMS += [
            _ladder(_COPY, _FAST, _SLOWER), *(Lower("linear", arm, _FAST) for arm in (_COPY, _SLOWER)), scales=("small",)),
 ]
 
+# %% ../nbs/17_moco_v3.ipynb #d5a393e8
+_SHAKEN = {"small": vit.TINY | {"base_lr": 4e-2, "watch": 8},
+           "full": vit.FULL | {"base_lr": 1.5e-3, "steps": 4850, "warmup": 0.13, "watch": 24}}    # 50 epochs
+_X10, _STILL = "rate × 10", {"rate × 10, frozen": {"stem": "frozen"}}
+
+
+def _shaken(n: str, sentence: str, source: str, paper: str, *rule, arms: dict = {}, scales=("small", "full")) -> Claim:
+    return Claim(f"moco_v3-{n}", sentence, source, paper, {_X10: {}} | arms, rule, scales, _SHAKEN, priority=5)
+
+
+CLAIMS += [
+    _shaken("1-dips", "At ten times the rate kNN in the old bank falls by more than seven points on the way.", "Fig. 1, 2",
+            "dips", Between("bank fall", _X10, 0.07, 1.0)),
+    _shaken("1-renewed", "And it does so in a bank that is made again by the weights of now.", "ours", "–",
+            Between("renewed fall", _X10, 0.07, 1.0)),
+    _shaken("4", "The first layer's gradient spikes before the last block's does.", "Fig. 4", "by a few to tens of steps",
+            Between("first ahead", _X10, 0.0, 30.5)),
+    _shaken("5-falls", "With frozen patches kNN falls less on the way.", "§4.2, Fig. 5", "fewer dips",
+            Lower("renewed fall", *_STILL, _X10), arms=_STILL, scales=("full",)),
+]
+
 # %% ../nbs/17_moco_v3.ipynb #e6af28c1
 _RATE = {0.5: 7.5e-5, 3.0: 4.5e-4, 10.0: 1.5e-3}             # FULL has 1.5e-4; choice: the paper's spread is 0.5 to 1.5
 _LR = {f"rate × {k:g}": {"base_lr": lr} for k, lr in _RATE.items()}
 _LESS, _MORE, _HOT = _LR
 _ICE = {f"{_HOT}, frozen": _LR[_HOT] | {"stem": "frozen"}}
 _SIZE = {f"batch {n}": {"batch": n, "steps": None, "warmup": 0.13} for n in (1024, 2048, 4096, 6144)}
+# choice: the limit of the clipped length; §4.2 says that it must be small enough
 _FIXES = {stem: {"stem": stem} for stem in ("patch BN", "patch weight norm")} | {"clipped": {"clip": 1e-2}}
 # choice: its batch was 4096, FULL's is 512; eight times the base rate makes its rates of them
 _LAMB = {f"LAMB, {lr:g}": {"optimiser": "lamb", "base_lr": 8 * lr, "weight_decay": 1e-3} for lr in (5e-4, 6e-4, 8e-4)}
-_OTHERS = {arm + extra: {"method": method, "parts": {}, "weight_decay": decay} | change
-           for arm, method, decay in (("BYOL", "byol.BYOL", 0.03), ("SimCLR", "contrast.SimCLR", 0.1),
-                                      ("SwAV", "codes.SwAV", 0.1))
+# rates and decays: Fig. 6; no BN in SwAV's heads: App. A. choice: SwAV's rate, "the largest stable", is FULL's
+_OTHERS = {arm + extra: {"method": method, "parts": parts, "base_lr": lr, "weight_decay": decay} | change
+           for arm, method, parts, lr, decay in (
+               ("BYOL", "byol.BYOL", {}, 1e-4, 0.03), ("SimCLR", "contrast.SimCLR", {}, 2e-4, 0.1),
+               ("SwAV", "codes.SwAV", {"bn": "none"}, 1.5e-4, 0.1))
            for extra, change in (("", {}), (", frozen", {"stem": "frozen"}))}
 _full = partial(_claim, scales=("full",), priority=6)
 
@@ -277,11 +321,12 @@ CLAIMS += [
 # %% ../nbs/17_moco_v3.ipynb #f5a3ae7f
 _LENGTH = {f"{name}, {steps} epochs": net | {"steps": 97 * steps, "warmup": 0.13}
            for name, net in (("larger ViT", {}), ("smaller ViT", {"width": 96, "heads": 6})) for steps in (400, 200)}
-_RES = {"method": "moco_v3.MoCoV3", "parts": {"made_for": "resnet", "hidden": 2048}}     # choice: τ 0.2, as solo-learn
+# choice: τ 0.2, as solo-learn, and SGD, as SimSiam beside it; the paper's ResNet-50 has τ 1.0 and LARS
+_RES = {"method": "moco_v3.MoCoV3", "parts": {"made_for": "resnet", "hidden": 2048}}
 _NETS = {"ResNet": {"steps": 19_400}, "ViT": vit.FULL}
 _BYOL = BYOL_AT["full"]
 _PAIR = {"MoCo v3, ResNet": _NETS["ResNet"] | _RES, "BYOL, ResNet": _NETS["ResNet"] | _BYOL,
-         "MoCo v3, ViT": _NETS["ViT"], "BYOL, ViT": _NETS["ViT"] | _BYOL | {"weight_decay": 0.03}}     # its decay: Fig. 6
+         "MoCo v3, ViT": _NETS["ViT"], "BYOL, ViT": _NETS["ViT"] | _BYOL | {"base_lr": 1e-4, "weight_decay": 0.03}}     # both: Fig. 6
 _FOUR = {"MoCo v3": _PAIR["MoCo v3, ResNet"], "BYOL": _PAIR["BYOL, ResNet"], "SimSiam": _NETS["ResNet"],
          "SimCLR": _NETS["ResNet"] | SIMCLR_AT["full"]}
 _100 = {arm: _FOUR[arm] | {"images": "cifar100"} for arm in ("MoCo v3", "BYOL")}
@@ -324,7 +369,6 @@ CLAIMS += [
           tuple(Lower("linear", few, _FIRST[1]) for _, few in _REST), ("small",)),
     Claim("simsiam-table4-longer", "Training four times as long gives SimSiam less than it gives the other four.", "Table 4",
           "+2.7 against +6.7, +3.3, +4.2, +3.6", _LATER, tuple(CostsLess("linear", *_FIRST, *of) for of in _REST), ("small",)),
-    Claim("moco_v3-4", "The first layer's gradient spikes before the last layers' do.", "Fig. 4", "by a few to tens of steps"),
     Claim("moco_v3-narrow", "In too narrow and deep a net MoCo v3 keeps a lower AUC than SimSiam, and gains more.",
           "Li et al. 2022, slides, Fig. 15", "no collapse", {"SimSiam": _DEEP, _OUR: _NEGATIVES},
           (Lower("AUC", _OUR, "SimSiam"), Lower("gain", "SimSiam", _OUR)), ("small",), {"small": NARROW}, priority=4)]

@@ -10,7 +10,7 @@ from functools import cache
 from .checks import one_of
 from .views import make_views
 
-__all__ = ["PARTS", "find", "takes", "arguments", "alike", "differing"]
+__all__ = ["PARTS", "find", "takes", "check_free", "arguments", "alike", "differing"]
 
 PARTS = {"net": "backbone", "parts": "method", "augment": "views", "stream": "order"}   # arguments, and of what
 GIVEN = ("backbone", "seed", "channels", "shape", "n", "batch", "steps", "images")      # by the run, not by a recipe
@@ -33,13 +33,31 @@ def takes(name: str) -> dict:
     return {p.name: p for layer in layers for p in inspect.signature(layer).parameters.values()}
 
 
+def check_free(what: str, fixed: Mapping, given: Iterable[str]) -> None:
+    """TypeError for the first of `given` that a class sets itself; `fixed`: {such an argument: what to do instead}."""
+    for name in given:
+        if name in fixed:
+            raise TypeError(f"{what}: {name!r} is set by the class itself: {fixed[name]}.")
+
+
+def _fixed(part: str, name: str) -> Mapping:
+    """Return what the class `name` has fixed, as check_free takes it."""
+    return {} if part == "augment" else getattr(find(name), "fixed", {})
+
+
 @cache
-def arguments(part: str, name: str) -> dict:
-    """Return {argument: default} of all that a recipe may set in one of its PARTS, as in ("net", "encoders.resnet")."""
+def _defaults(part: str, name: str) -> dict:
+    """Return {argument: default} of one of PARTS, with those that a class sets itself."""
     if part == "augment":
         first, second = (asdict(a) if a else {} for a in (make_views(name).first, make_views(name).second))
         return {k: v if second.get(k, v) == v else None for k, v in first.items()}     # None: no common default
     return {p.name: p.default for p in takes(name).values() if p.default is not p.empty and p.name not in GIVEN}
+
+
+@cache
+def arguments(part: str, name: str) -> dict:
+    """Return {argument: default} of all that a recipe may set in one of its PARTS, as in ("net", "encoders.resnet")."""
+    return {k: v for k, v in _defaults(part, name).items() if k not in _fixed(part, name)}
 
 
 def _frozen(value):
@@ -56,11 +74,12 @@ def alike(value):
 
 def differing(part: str, name: str, given: Mapping | Iterable) -> tuple:
     """Return the sorted (argument, value) pairs of `given` that differ from the defaults; unknown ones are refused."""
-    found, defaults = {}, arguments(part, name)
+    found, defaults = {}, _defaults(part, name)      # older records state those that a class sets itself, too
     for key, value in dict(given).items():
         default = defaults[one_of(f"recipe: {part}, the arguments of {name}", key, defaults)]
         if None not in (value, default) and isinstance(value, bool) != isinstance(default, bool):   # True == 1
             raise TypeError(f"recipe: {part}, {key} of {name}: got {value!r}, expected a {type(default).__name__}.")
         if _frozen(value) != default:
             found[key] = _frozen(value)
+    check_free(f"recipe: {part}, {name}", _fixed(part, name), found)
     return tuple(sorted(found.items()))

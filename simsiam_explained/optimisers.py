@@ -17,12 +17,14 @@ def _scale(step: torch.Tensor, w: torch.Tensor, trust: float) -> torch.Tensor:
 class LARS(torch.optim.Optimizer):
     """You et al. 2017, in the order of BYOL's code: decay → scale by trust·‖w‖/‖g‖ → momentum → step.
 
-    A group with adapt=False (biases and BN: BYOL §3.3) is not scaled; give it weight_decay=0 too.
+    A group with adapt=False (biases and BN: BYOL §3.3) is not scaled; give it weight_decay=0 too. clip=True is LARC: no
+    step is longer than with the rate alone, so that the rate is a ceiling (solo-learn's `clip_lr`, with trust=0.02).
     choice: own code. timm's LARS divides by ‖g‖ + decay·‖w‖, not by the norm of their sum, and adapts only where
     there is decay; torch has none."""
 
-    def __init__(self, params, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, adapt=True))
+    def __init__(self, params, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3,
+                 clip: bool = False):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, clip=clip, adapt=True))
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -33,7 +35,8 @@ class LARS(torch.optim.Optimizer):
             for w in (w for w in group["params"] if w.grad is not None):
                 g = w.grad.add(w, alpha=group["weight_decay"])
                 if group["adapt"]:
-                    g.mul_(_scale(g, w, group["trust"]))
+                    scale = _scale(g, w, group["trust"])
+                    g.mul_((scale / group["lr"]).clamp_max(1.0) if group["clip"] and group["lr"] else scale)
                 if "momentum_buffer" not in self.state[w]:
                     self.state[w]["momentum_buffer"] = torch.zeros_like(w)
                 w.sub_(self.state[w]["momentum_buffer"].mul_(group["momentum"]).add_(g), alpha=group["lr"])
@@ -74,7 +77,8 @@ class LAMB(torch.optim.Optimizer):
 OPTIMISERS = {  # {name: (groups, lr, momentum) → optimiser}; momentum is β₁ of the last two, β₂ their default of 0.999
     "sgd": torch.optim.SGD,
     "lars": LARS,
+    "larc": lambda groups, lr, momentum: LARS(groups, lr=lr, momentum=momentum, trust=0.02, clip=True),   # solo-learn's
     "adamw": lambda groups, lr, momentum: torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999)),
     "lamb": lambda groups, lr, momentum: LAMB(groups, lr=lr, betas=(momentum, 0.999)),
 }
-SPARING = ("lars", "lamb")      # these neither decay nor scale vectors (biases, norms): BYOL §3.3, LAMB's code for BERT
+SPARING = ("lars", "larc", "lamb")      # these neither decay nor scale vectors (biases, norms): BYOL §3.3, LAMB's code for BERT

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .checks import one_of, positive
+from .checks import one_of, positive, whole
 from .memory import in_eval
-from .named import PARTS, alike, arguments, differing, find, takes
+from .named import PARTS, alike, arguments, check_free, differing, find, takes
 from .training import Plan
 from .views import Views, make_views
 
@@ -65,6 +65,7 @@ class Recipe:
     per: str = "step"
     autocast: str = "float32"            # or "bfloat16"
     optimiser: str = "sgd"               # one of OPTIMISERS
+    watch: int = 0                       # kNN in a bank of training features once in so many steps, and gradients; 0: not
 
     def __post_init__(self):
         for f in fields(self):
@@ -84,6 +85,8 @@ class Recipe:
             object.__setattr__(self, part, differing(part, getattr(self, of), getattr(self, part)))
         if self.unlabelled:
             _check_unlabelled(self)
+        if whole("recipe: watch", self.watch) and self.unlabelled:
+            raise ValueError("recipe: watch: its kNN needs the labels of all training images; leave out `unlabelled`.")
 
     @property
     def key(self) -> str:
@@ -123,6 +126,7 @@ class Recipe:
             own["warmup"] = round(own["warmup"] * own.get("steps", self.steps))
         new = replace(self, **own)
         allowed = {part: arguments(part, getattr(new, of)) for part, of in PARTS.items()}
+        check_free(f"recipe: {new.method}", getattr(find(new.method), "fixed", {}), changes)
         for name, value in changes.items():
             one_of("recipe", name, names + [k for arguments_of in allowed.values() for k in arguments_of])
             part, *others = [part for part, arguments_of in allowed.items() if name in arguments_of]

@@ -17,6 +17,7 @@ from .collapse import auc, collapsed, effective_rank, measure_layers, spectrum
 from .evidence import Claim
 from .images import Images, load_images
 from .memory import Diverged, Run, whole_file
+from .moco_v3 import stability
 from .origin import code_version, commit, digest, forget_peak, machine, peak_memory
 from .probes import features, knn, untrained, usual_k
 from .recipe import PLAN, SCHEMA, Recipe, flops
@@ -24,12 +25,14 @@ from .records import Record, thin
 from .report import judge_net
 from .training import fit
 from .views import Views
+from .watch import watch
 
 __all__ = ["run_recipe", "score", "say"]
 
 LOOKS = 20         # choice: so many times a run is looked at, and its state saved
 TAIL = 50          # choice: the final loss is the mean of so many last steps; a single batch is noise
 BANK, QUERIES = 5_000, 2_000     # choice: images of the kNN curve; the final kNN takes all
+WATCHED = "bank kNN", "renewed kNN", "gradient, first layer", "gradient, last block"     # curves of a watched run
 
 
 def say(text: str) -> None:
@@ -72,14 +75,22 @@ def _train(recipe: Recipe, seed: int, images: Images, views: Views, look: Callab
            compile: bool, ends: float, checkpoint: Path | None) -> Run:
     """Return the run of `recipe`: done, stopped (at the time `ends`), or diverged. It goes on from its `checkpoint`."""
     every, plan = max(1, recipe.steps // LOOKS), {name: getattr(recipe, name) for name in PLAN}
+    method = recipe.build(seed)
+    seen = watch(method, images.labels, every=recipe.watch, renew=True) if recipe.watch else None
     try:
-        return fit(recipe.build(seed), images, views, **plan, seed=seed, order=recipe.batches(seed, images),
-                   device=device, autocast=recipe.autocast, compile=compile, every=every, evaluate=look,
-                   limit=max(ends - time.monotonic(), 1e-3), progress=False,
-                   checkpoint=checkpoint, save_every=every if checkpoint else None,
-                   resume=checkpoint if checkpoint and checkpoint.is_file() else None)
+        run = fit(method, images, views, **plan, seed=seed, order=recipe.batches(seed, images),
+                  device=device, autocast=recipe.autocast, compile=compile, every=every, evaluate=look,
+                  limit=max(ends - time.monotonic(), 1e-3), progress=False,
+                  checkpoint=checkpoint, save_every=every if checkpoint else None,
+                  resume=checkpoint if checkpoint and checkpoint.is_file() else None)
     except Diverged as fault:
-        return fault.run
+        run = fault.run
+    if seen is not None:
+        seen.stop()
+        norms = {layer: enumerate(of.tolist(), 1) for layer, of in seen.norms.items()}
+        curves = *(zip(seen.steps, of) for of in (seen.knn, seen.renewed)), norms.get("first layer", ()), norms[seen.last_block]
+        run.history |= {name: list(curve) for name, curve in zip(WATCHED, curves)}
+    return run
 
 
 def _figures(net: nn.Module, train: Images, test: Images, views: Views) -> tuple[dict, dict]:
@@ -149,7 +160,8 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
                claims_of: Iterable[Claim] = ()) -> tuple[Record, nn.Module]:
     """Return (record, trained method). A run that diverged has NaN for its final figures, one that stopped has none.
 
-    limit: seconds, probes included, then the run is stopped; with a `checkpoint` file it goes on at the next call.
+    limit: seconds, probes included, then the run is stopped; with a `checkpoint` file it goes on at the next call (a
+    watched one begins again).
     KeyboardInterrupt at a Ctrl-C, once the step is done and the state is saved."""
     ends, place = time.monotonic() + (math.inf if limit is None else limit), pick_device(device)
     forget_peak(place)
@@ -160,6 +172,8 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
     begins = untrained(recipe.build(seed).to(place), train, views)
     start, before, took = _figures_before(begins, data, train, test, views)
     ends -= 1.3 * took                            # the same probes come once more at the end
+    if recipe.watch:                              # choice: a Watch is not in a checkpoint, and its hooks not in a graph
+        checkpoint, compile = None, False
     train_it = partial(_train, recipe, seed, images, views, _watch(train, test, views), place, compile, ends)
     run, origin = _from_its_start(train_it, checkpoint and Path(checkpoint), rules)
     if run.status == "stopped" and time.monotonic() < ends:
@@ -171,6 +185,8 @@ def run_recipe(recipe: Recipe, seed: int = 0, *, device: str = "auto", checkpoin
         try:
             final, after = _figures(run.method, train, test, views)
             final["loss"], spectra = mean(run.curve("loss")[1][-TAIL:]), spectra | after
+            if recipe.watch:
+                final |= stability(*([value for _, value in run.history[name]] for name in WATCHED))
             word = collapsed(final["std"], final["rank"], start["std"], start["rank"])   # choice: against its own start
             status = "ok" if word == "no" else "collapsed"
         except ValueError:               # the last step took it to NaN or infinity

@@ -106,8 +106,9 @@ class _Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.projection(x).flatten(2).mT
+        x = x.to(self.projection[-1].bias.dtype)     # with places or without: tokens are as wide as the weights
         if self.token is not None:
-            x = torch.cat([self.token.expand(len(x), -1, -1).to(x.dtype), x], 1)
+            x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
         return x if self.position is None else x + self.position
 
 # %% ../nbs/16_vit.ipynb #6f1110d4
@@ -207,7 +208,7 @@ def _check_parts(width: int, depth: int, heads: int, position: str, pool: str, s
 def vit(
     shape: Sequence[int] = (3, 32, 32),  # (C, H, W) of the images
     patch: int = 4,                      # its side in pixels. choice: 4 on 32 × 32, as is usual; the paper: 16 on 224 × 224
-    width: int = 192,                    # of a token, and of the output
+    width: int = 192,                    # of a token, and of the output. choice: DeiT-Ti's; the paper: 384 and more
     depth: int = 12,                     # blocks; the stem "conv" stands for one of them
     heads: int = 12,                     # MoCo v3's ViT-S and ViT-B have 12
     position: str = "sincos",            # or "learned", "none"
@@ -235,6 +236,8 @@ TINY = {   # changes to base("small"): one small world of ViTs, for the claims o
     # choice: the rate by kNN on 5,000 held-out training images, seed 100: 1e-3 and 1e-2 learned less
     "optimiser": "adamw", "base_lr": 4e-3, "weight_decay": 0.1, "steps": 800, "warmup": 104}
 FULL = {   # changes to base("full"): a small ViT on CIFAR-10, 200 epochs; MoCo v3's released rates, 13 % warm-up
+    # deviation: crops from 0.2, no blur and no solarising in either view, as all methods here have on CIFAR-10; the
+    # paper's ViTs have crops from 0.08, and views that differ in blur (1.0 and 0.1) and in solarising (0 and 0.2)
     "backbone": "vit.vit", "net": {"patch": 4, "width": 192, "depth": 12, "heads": 12},
     "method": "moco_v3.MoCoV3", "parts": {},
     "optimiser": "adamw", "base_lr": 1.5e-4, "weight_decay": 0.1, "steps": 19_400, "warmup": 2522}

@@ -1,6 +1,7 @@
 """A run watched from inside: kNN on features that training itself makes, and the gradient of every layer."""
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -26,7 +27,7 @@ class Watch:
     """What `watch` collects. `stop()` takes its hooks away; what was collected stays."""
 
     def __init__(self, every: int, k: int):
-        self.steps: list[int] = []               # at which kNN was read
+        self.steps: list[int] = []               # since it watches, at which kNN was read
         self.knn: list[float] = []               # of the new features among those in the bank, each as it was made
         self.renewed: list[float] = []           # the same question, all these features made again by the weights of now
         self.every, self.k, self.step = every, k, 0
@@ -37,6 +38,12 @@ class Watch:
     def norms(self) -> dict[str, Tensor]:
         """{layer: length of its gradient, (steps,) float32}, in the order of the forward pass."""
         return {name: torch.stack(of).sqrt().float().cpu() for name, of in self._squares.items() if of}
+
+    @property
+    def last_block(self) -> str:
+        """The last of the backbone's parts that is called "layer…", of a ViT its last block; else its last part."""
+        parts = [name for name in self._squares if name not in ("first layer", "projector", "predictor")]
+        return ([name for name in parts if name.startswith("layer")] or parts)[-1]
 
     def stop(self) -> None:
         """Take all hooks away."""
@@ -75,14 +82,18 @@ def _watch_features(seen: Watch, method: nn.Module, labels: Tensor, bank: int, r
 
     def look() -> None:
         rows = [torch.cat([batch[i] for batch in of]) for of in (known, new) for i in (0, 1)]
+        ask = knn if len(rows[1].unique()) > 1 else lambda *rows, k: math.nan      # a bank of one class tells nothing
         seen.steps.append(seen.step)
-        seen.knn.append(knn(*rows, k=seen.k))
+        seen.knn.append(ask(*rows, k=seen.k))
         if renew:
             with in_eval(method.backbone), torch.no_grad():
                 rows[::2] = [torch.cat([method.backbone(x).float() for *_, x in of]) for of in (known, new)]
-            seen.renewed.append(knn(*rows, k=seen.k))
+            seen.renewed.append(ask(*rows, k=seen.k))
 
     def begin(batch: Tensor) -> None:
+        if int(batch.max()) >= len(labels):
+            raise IndexError(f"labels: there are {len(labels)}, but the batch holds image {int(batch.max())}; give those "
+                             "of all training images.")
         if seen.step and seen.step % seen.every == 0:
             if sum(len(y) for _, y, _ in known) >= max(seen.k, bank // 2):
                 look()
@@ -119,7 +130,10 @@ def watch(
 
     Every `every` steps the features of the batches since the last look are asked among those before them: kNN of
     augmented training images, each as the weights of its own step saw it (MoCo v3, App. A). Where the weights move
-    far, the bank is out of date; `renew` is ours, to tell that from features that got worse."""
+    far, the bank is out of date; `renew` is ours, to tell that from features that got worse. Where the bank holds one
+    class, kNN is NaN. A resumed run may be watched: from where it goes on."""
+    if "before_step" in vars(method):
+        raise ValueError("method: it is watched already; call stop() of that Watch first.")
     seen = Watch(positive("every", every), positive("k", k))
     if positive("bank", bank) < k:
         raise ValueError(f"bank: got {bank} features for k={k} neighbours; keep at least that many.")

@@ -15,8 +15,9 @@ from simsiam_explained.encoders import resnet, summary
 from simsiam_explained.evidence import claims
 from simsiam_explained.images import textures
 from simsiam_explained.micro import Arm, Setting, VectorWorld, draw_views, encode, factors, first_weights, mixing
+from simsiam_explained.named import arguments
 from simsiam_explained.norms import SplitBN, split_bn
-from simsiam_explained.recipe import base
+from simsiam_explained.recipe import Recipe, base
 from simsiam_explained.repulsion import (Repelled, alive_limit, follow_toy, product, sample_toy, toy_gradient, toy_weights,
                                          train_repelled)
 from simsiam_explained.switches import Switches
@@ -115,12 +116,45 @@ def test_nt_xent_takes_runs_side_by_side_each_with_its_temperature():
     assert torch.allclose(nt_xent(many, temperature=at), torch.stack(one_by_one))
 
 
+def test_products_of_bfloat16_are_taken_in_float32():
+    z = torch.cat(rows()).bfloat16()
+    for normalise in (True, False):
+        assert torch.equal(nt_xent(z, normalise=normalise), nt_xent(z.float(), normalise=normalise))
+
+
+@pytest.mark.parametrize("loss, shapes, told", [
+    (nt_xent, [(7, 4)], "rows: got 7, expected an even number"),
+    (nt_xent, [(2, 4)], "rows: got 2, expected at least 4"),
+    (nt_xent, [(8, 4), (6, 4)], r"rows: got shapes \(8, 4\) and \(6, 4\)"),
+    (nt_xent, [(8,)], r"rows: got shapes \(8,\)"),
+    (info_nce, [(6, 4), (5, 4)], r"rows: got shapes \(6, 4\) and \(5, 4\)"),
+    (info_nce, [(5, 4), (6, 4)], r"rows: got shapes \(5, 4\) and \(6, 4\)"),
+    (info_nce, [(1, 4), (1, 4)], "rows: got 1, expected at least 2")])
+def test_losses_refuse_rows_without_a_partner_or_without_anybody_else(loss, shapes, told):
+    with pytest.raises(ValueError, match=told):
+        loss(*(torch.ones(shape) for shape in shapes))
+
+
+def test_with_a_queue_one_query_is_enough():
+    assert info_nce(torch.ones(1, 4), torch.ones(1, 4), 0.2, torch.ones(9, 4)).item() == pytest.approx(math.log(10))
+
+
 def test_stop_gradient_holds_the_targets():
     xs = two_views()
     free, held = gradients(simclr(), xs), gradients(simclr(stop_gradient=True), xs)
     assert free.keys() == held.keys() and not torch.allclose(free["backbone.layer.weight"], held["backbone.layer.weight"])
-    out = simclr(stop_gradient=True, predictor="mlp")(*xs)
-    assert out.p1 is not out.z1 and torch.isfinite(out.loss)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_predictor_asks_and_is_not_asked(device, held):
+    """SimSiam §6.2: predictions against outputs, which the gradient reaches or not."""
+    method = simclr(device, predictor="mlp", stop_gradient=held)
+    out = method(*two_views(device))
+    z = torch.cat([out.z1, out.z2])
+    by_hand = nt_xent(torch.cat([out.p1, out.p2]), z.detach() if held else z, 0.1)
+    assert out.loss.item() == pytest.approx(by_hand.item())
+    w = method.backbone.layer.weight
+    assert torch.allclose(*(torch.autograd.grad(loss, w, retain_graph=True)[0] for loss in (out.loss, by_hand)))
 
 
 # ---- heads ----
@@ -147,6 +181,7 @@ def test_directclr_sees_the_first_features_alone():
     assert slope[:5].abs().min() > 0 and not slope[5:].any()
     assert torch.equal(simclr(head="none")(*xs).z1, method.backbone(xs[0]))
     assert [r.n_out for r in summary(simclr(head="linear").projector)] == [8]
+    assert [SimCLR(Pixels(d), head="direct", **SHAPE).projector.d for d in (2048, 12)] == [360, 2]
 
 
 # ---- MoCo ----
@@ -175,7 +210,7 @@ def by_the_book(method, batches, m, temperature, lr):
         with torch.no_grad():
             k = F.normalize(f_k(x_k), dim=1)
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
-        loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
+        loss = F.cross_entropy(logits, logits.new_zeros(len(q), dtype=torch.long))
         losses.append(loss.item())
         with torch.no_grad():
             for w, g in zip(f_q.parameters(), torch.autograd.grad(loss, list(f_q.parameters()))):
@@ -185,9 +220,9 @@ def by_the_book(method, batches, m, temperature, lr):
 
 
 @pytest.mark.parametrize("m", [0.0, 0.7])
-def test_moco_is_its_pseudocode(m):
+def test_moco_is_its_pseudocode(device, m):
     """Order of a step: queries → EMA → keys → logits → enqueue; six steps through a queue of four batches."""
-    method, batches = moco(m=m, temperature=0.3), [two_views(seed=s) for s in range(6)]
+    method, batches = moco(device, m=m, temperature=0.3), [two_views(device, seed=s) for s in range(6)]
     losses, queue, f_q, f_k = by_the_book(method, batches, m, 0.3, 0.5)
     for step, xs in enumerate(batches):
         out = method(*xs)
@@ -202,12 +237,12 @@ def test_moco_is_its_pseudocode(m):
     assert torch.allclose(oldest_first, queue)
 
 
-def test_the_queue_goes_round():
-    method, kept = moco(queue=48), []
+def test_the_queue_goes_round(device):
+    method, kept = moco(device, queue=48), []
     start = method.queue.clone()
-    assert torch.allclose(start.norm(dim=1), torch.ones(48, dtype=torch.float64))
+    assert torch.allclose(start.norm(dim=1), start.new_ones(48))
     for step in range(5):
-        method(*two_views(seed=step))
+        method(*two_views(device, seed=step))
         kept.append(method._fresh)
         method.after_step(step, 9)
         new = method.queue.split(16)
@@ -236,12 +271,12 @@ def test_a_constant_encoder_gives_mocos_chance():
         assert method(*two_views()).loss.item() == pytest.approx(chance)
 
 
-def test_the_symmetric_loss_adds_both_directions():
-    xs = two_views()
-    both, one, other = moco(symmetric=True)(*xs), moco()(*xs), moco()(*xs[::-1])
+def test_the_symmetric_loss_adds_both_directions(device):
+    xs = two_views(device)
+    both, one, other = moco(device, symmetric=True)(*xs), moco(device)(*xs), moco(device)(*xs[::-1])
     assert both.loss.item() == pytest.approx(one.loss.item() + other.loss.item())
     assert one.p2 is None and both.p2 is both.z2
-    method = moco(symmetric=True)
+    method = moco(device, symmetric=True)
     method(*xs), method.after_step(0, 4)
     assert torch.equal(method.queue[:32], torch.cat([method.keys(xs[1]), method.keys(xs[0])]))
 
@@ -253,6 +288,22 @@ def test_without_a_queue_the_negatives_are_the_other_keys():
     assert method(*xs).loss.item() == pytest.approx(info_nce(q, k, 0.2).item())
     method.after_step(0, 4)
     assert len(method.queue) == 0
+
+
+def test_what_moco_sets_itself_is_no_argument_of_it():
+    """Its parents take tau and the others; a recipe neither lists nor takes them, but for a record's unchanged ones."""
+    settled = {"tau": 0.996, "tau_schedule": "cosine", "target": "ema", "bias_out": False}      # as older records have it
+    assert not settled.keys() & arguments("parts", "contrast.MoCo").keys()
+    for name, value in {"tau": 0.5, "tau_schedule": "constant", "target": "copy", "bias_out": True}.items():
+        with pytest.raises(TypeError, match=f"MoCo: {name!r} is set by the class itself.*(m|bias)"):
+            moco(**{name: value})
+        with pytest.raises(TypeError, match=f"MoCo: {name!r} is set by the class itself"):
+            Recipe(method="contrast.MoCo", parts={name: value})
+    plain = Recipe(method="contrast.MoCo", parts={"m": 0.5})
+    assert Recipe(method="contrast.MoCo", parts={"m": 0.5} | settled).key == plain.key == plain.but(parts={"m": 0.5}).key
+    with pytest.raises(TypeError, match="'tau' is set by the class itself: use m"):
+        plain.but(tau=0.5)
+    assert arguments("parts", "byol.BYOL").keys() > settled.keys() < arguments("parts", "codes.DINO").keys()
 
 
 # ---- split BN ----
@@ -271,11 +322,12 @@ def test_split_bn_is_bn_for_each_part(device):
         split.train()(x[:10])
 
 
-def test_a_key_is_computed_among_other_images_than_its_query():
+def test_a_key_is_computed_among_other_images_than_its_query(device):
     """Shuffled: key i has the statistics of part i mod g; not shuffled: those of its query's part."""
     def net(**how):
-        return MoCo(nn.Sequential(Pixels(), nn.BatchNorm1d(12)), dim=8, queue=0, bn_groups=2, **SHAPE, **how).double()
-    x = two_views()[1]
+        method = MoCo(nn.Sequential(Pixels(), nn.BatchNorm1d(12)), dim=8, queue=0, bn_groups=2, **SHAPE, **how)
+        return method.double().to(device)
+    x = two_views(device)[1]
     for method, members in ((net(shuffle=False), [0, 1, 2, 3, 4, 5, 6, 7]), (net(), [4, 12, 5, 13, 6, 14, 7, 15])):
         plain = copy.deepcopy(method.target)
         for module in plain.modules():
@@ -292,19 +344,21 @@ def tiny(**switches):
     return MoCo(resnet(width=4, blocks=(1, 1), stem="stride2", channels=1, seed=0), dim=8, queue=96, m=0.9, shape=(1, 12, 12), **switches)
 
 
-def train(method, **kwargs):
+def train(method, device="cpu", **kwargs):
     return fit(method, textures(128, 12, seed=0), make_views("textures"), steps=6, batch=32, base_lr=0.2, every=2,
-               progress=False, device="cpu", **kwargs)
+               progress=False, device=device, autocast="float32", **kwargs)
 
 
 @pytest.mark.parametrize("switches", [{}, {"bn_groups": 4}])
-def test_a_run_that_stops_and_goes_on_has_the_same_bits(switches, tmp_path):
-    whole = train(tiny(**switches)).method.state_dict()
+def test_a_run_that_stops_and_goes_on_has_the_same_bits(switches, tmp_path, device):
+    path, run = str(tmp_path / "run.pt"), train(tiny(**switches), device)
+    whole = run.method.state_dict()
     assert "queue" in whole and any(name.startswith("target.") for name in whole)
-    stopped = train(tiny(**switches), checkpoint=str(tmp_path / "run.pt"), save_every=2, limit=1e-6)
-    assert stopped.status == "stopped"
-    resumed = train(tiny(**switches), resume=str(tmp_path / "run.pt")).method.state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert train(tiny(**switches), device, checkpoint=path, save_every=2, limit=1e-6).status == "stopped"
+    again = train(tiny(**switches), device, resume=path)
+    assert again.curve("loss")[1] == pytest.approx(run.curve("loss")[1], abs=1e-3)
+    resumed = again.method.state_dict()          # a GPU adds in any order
+    assert device.type == "cuda" or all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 @pytest.mark.parametrize("changes", [

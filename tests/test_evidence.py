@@ -14,6 +14,7 @@ from simsiam_explained import evidence
 from simsiam_explained.evidence import (CHAPTERS, VERDICTS, Between, Claim, Collapses, Lower, Near, Number,
                                         claims, decide, direction, judge)
 from simsiam_explained.images import textures
+from simsiam_explained.moco_v3 import stability
 from simsiam_explained.named import PARTS, find
 from simsiam_explained.recipe import SCALES
 from simsiam_explained.records import Shelf
@@ -228,8 +229,9 @@ def test_the_test_of_an_exact_claim_exists(claim):
 
 @pytest.fixture(scope="module")
 def row():
-    """The row of a real run."""
-    return run_recipe(TINY, device="cpu")[0].row
+    """The row of a real run, and what a watched one tells besides."""
+    level, spiked = [1.0] * 40, [1.0] * 20 + [9.0] + [1.0] * 19
+    return run_recipe(TINY, device="cpu")[0].row | stability([0.5, 0.4, 0.6], [0.5, 0.45, 0.6], spiked, [*level[:4], *spiked])
 
 
 @pytest.mark.parametrize("claim", WITH_RUNS, ids=lambda claim: claim.id)

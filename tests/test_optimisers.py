@@ -70,6 +70,18 @@ def test_a_step_of_lamb_is_lr_times_the_length_of_the_weight():
     assert float((w.detach() - before).norm() / before.norm()) == pytest.approx(0.1, rel=1e-5)
 
 
+def test_two_steps_of_lars_as_published():
+    """Each adds lr · 0.001·‖w‖ along the gradient with its decay, and 0.9 of the step before."""
+    w = torch.tensor([3.0, -4.0], dtype=torch.float64).requires_grad_()
+    optimiser, by_hand, moved = LARS([w], lr=2.0, weight_decay=0.1), w.detach().clone(), 0.0
+    for slope in ([0.5, 1.0], [-30.0, 2.0]):
+        w.grad = torch.tensor(slope, dtype=torch.float64)
+        optimiser.step()
+        moved = 0.9 * moved + 0.001 * by_hand.norm() * nn.functional.normalize(w.grad + 0.1 * by_hand, dim=0)
+        by_hand = by_hand - 2.0 * moved
+        assert torch.allclose(w, by_hand, rtol=1e-12)
+
+
 def test_lamb_returns_what_its_closure_returns_and_skips_what_has_no_gradient():
     w, still = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
 
@@ -100,6 +112,14 @@ def test_adamw_by_name_is_torchs_and_decays_all_weights():
     assert sorted(len(g["params"]) for g in spared) == [1, 3]
 
 
+def test_momentum_by_name_is_the_plans():
+    """Of AdamW and LAMB it is β₁, and β₂ stays 0.999."""
+    found = {name: groups(name, momentum=0.8).param_groups for name in OPTIMISERS}
+    assert {name: {g.get("momentum") or g["betas"] for g in of} for name, of in found.items()} == {
+        "sgd": {0.8}, "lars": {0.8}, "larc": {0.8}, "adamw": {(0.8, 0.999)}, "lamb": {(0.8, 0.999)}}
+    assert {g["trust"] for g in found["lars"]} == {1e-3}
+
+
 def test_adamw_in_a_run_equals_torchs_own_loop():
     a, b = layer(), layer()
     ours = walk(a, make_optimiser(a, Plan(10, base_lr=0.01, weight_decay=0.1, optimiser="adamw")))
@@ -107,7 +127,7 @@ def test_adamw_in_a_run_equals_torchs_own_loop():
     assert all(torch.equal(x, y) for x, y in zip(ours, theirs))
 
 
-@pytest.mark.parametrize("name, kind", [("lars", LARS), ("lamb", LAMB)])
+@pytest.mark.parametrize("name, kind", [("lars", LARS), ("larc", LARS), ("lamb", LAMB)])
 def test_lars_and_lamb_by_name_neither_scale_nor_decay_vectors(name, kind):
     made = groups(name, weight_decay=0.1)
     assert type(made) is kind
@@ -115,18 +135,33 @@ def test_lars_and_lamb_by_name_neither_scale_nor_decay_vectors(name, kind):
         assert all((w.ndim > 1) == group["adapt"] == (group["weight_decay"] > 0) for w in group["params"])
 
 
+@pytest.mark.parametrize("size, expected", [(100.0, 0.02 * 5), (1e-3, 0.4 * 1e-3)])      # trust·‖w‖, or lr·‖g‖
+def test_the_rate_of_larc_is_a_ceiling(device, size, expected):
+    w = torch.tensor([[3.0, 4.0]], dtype=torch.float64, device=device, requires_grad=True)
+    optimiser = OPTIMISERS["larc"]([{"params": [w], "weight_decay": 0.0}], lr=0.4, momentum=0.0)
+    w.grad = torch.tensor([[0.6, -0.8]], dtype=torch.float64, device=device) * size
+    before = w.detach().clone()
+    optimiser.step()
+    assert float((w.detach() - before).norm()) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_every_optimiser_follows_the_schedule_and_learns(name):
-    net = layer()
-    optimiser, start = make_optimiser(net, plan := Plan(10, base_lr=0.01, optimiser=name)), net.weight.detach().clone()
-    assert set_lr(optimiser, plan, 5)["lr"] == pytest.approx(0.005) == optimiser.param_groups[0]["lr"]
-    walk(net, optimiser)
-    assert not torch.equal(net.weight, start) and all(w.isfinite().all() for w in net.parameters())
+    net, losses, x = layer(), [], torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    optimiser = make_optimiser(net, plan := Plan(10, base_lr=0.1, optimiser=name))
+    for step in range(10):
+        rate = 0.05 * (1 + math.cos(math.pi * step / 10))
+        assert set_lr(optimiser, plan, step)["lr"] == pytest.approx(rate) == optimiser.param_groups[0]["lr"]
+        optimiser.zero_grad()
+        (loss := net(x).square().mean()).backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert max(losses[1:]) < losses[0]
 
 
 def test_names_are_one_table_for_plans_and_recipes():
-    assert training.OPTIMISERS is OPTIMISERS and set(OPTIMISERS) == {"sgd", "lars", "adamw", "lamb"}
+    assert training.OPTIMISERS is OPTIMISERS and set(OPTIMISERS) == {"sgd", "lars", "larc", "adamw", "lamb"}
     keys = {Recipe(optimiser=name).key for name in OPTIMISERS}
-    assert len(keys) == 4 and Recipe(optimiser="sgd").key == Recipe().key
+    assert len(keys) == len(OPTIMISERS) and Recipe(optimiser="sgd").key == Recipe().key
     with pytest.raises(ValueError, match="adamw"):
         Recipe(optimiser="adam")

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from simsiam_explained import contrast, moco_v3
 from simsiam_explained.byol import BYOL, byol_loss
 from simsiam_explained.codes import DINO, SwAV, sinkhorn, swapped_loss
-from simsiam_explained.micro import Arm, Setting, VectorWorld, train_arms
+from simsiam_explained.micro import Arm, Setting, VectorWorld, encode, predictions, train_arms
 from simsiam_explained.parts import DEATHS, METHODS, PARTS, Made, Seen, cells, death_map, has, kind_of_death, without
 from simsiam_explained.named import arguments
 from simsiam_explained.relatives import (PROTOTYPES, QUEUE, SETTING, TAU, _Runs, aligned, apart_from_both,
                                          apart_from_other, apart_from_queue, train_relatives)
 from simsiam_explained.simsiam import D
+from simsiam_explained.switches import Switches
 
 
 def pairs(runs=3, n=6, d=5, seed=0):
@@ -181,6 +182,73 @@ def test_an_arm_does_not_depend_on_its_neighbours():
         alone = train_relatives({name: made}, [5], 6, setting=TINY)
         assert torch.allclose(together.z[:, i], alone.z[:, 0], atol=2e-4), name
         assert torch.allclose(together.told[:, i], alone.told[:, 0], atol=1e-4, equal_nan=True), name
+
+
+def one_run(name):
+    """Return a run of a method whose slow net, where it has one, is no copy of its own, and two batches for it."""
+    runs, other = (_Runs({name: METHODS[name]}, [seed], VectorWorld(), TINY) for seed in (0, 1))
+    runs.slow = other.slow
+    return runs, torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def seen(runs, x):
+    """Return outputs z (dim, n); and of both views, rows of length 1: z, the MLP's p, the targets."""
+    layers = Switches.of([Arm()], x)
+    z = encode(runs.weights, x, layers)[1]
+    t = encode(runs.slow if runs.made[0].ema else runs.weights, x, layers)[1].detach()
+    return z[0], *(F.normalize(v[0].T, dim=1).chunk(2) for v in (z, predictions(runs.weights, z, layers), t))
+
+
+def coded(runs, z, t, rounds, centre=0.0):
+    """Return SwAV's loss or DINO's, at the map's scale."""
+    teacher = (runs.slow if runs.made[0].ema else runs.weights)["codes"][0].detach()
+    codes = [sinkhorn(v @ teacher.T - centre, 0.05, rounds) for v in t]
+    return 0.3 * swapped_loss(codes, [v @ runs.weights["codes"][0].T for v in z], 0.1)
+
+
+def directed(z, moment):
+    """Return √moment + 0.1·√(its largest eigenvalue) times z (dim, n): rows of length 1 of both views."""
+    s, U = torch.linalg.eigh(moment.detach())
+    return F.normalize((U @ torch.diag(s.sqrt() + 0.1 * s.max().sqrt()) @ U.T @ z).T, dim=1).chunk(2)
+
+
+def both_ways(p, t):
+    return (D(p[0], t[1]) + D(p[1], t[0])) / 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_is_trained_by_its_modules_loss_on_its_own_predictions_and_targets(name):
+    runs, (x, _) = one_run(name)
+    outputs, z, p, t = seen(runs, x)
+    theirs = {
+        "SimCLR": TAU * contrast.nt_xent(torch.cat(z), temperature=TAU),
+        "MoCo v2": TAU * contrast.info_nce(z[0], t[1], TAU, runs.queue.flatten(0, 1)),
+        "MoCo v3": (moco_v3.ctr(p[0], t[1], TAU) + moco_v3.ctr(p[1], t[0], TAU)) / 4,
+        "SwAV": coded(runs, z, t, rounds=3), "DINO": coded(runs, z, t, rounds=0),
+        "BYOL": byol_loss(torch.cat(p), torch.cat(t)) / 4 - 1, "SimSiam": both_ways(p, t),
+        "DirectPred": both_ways(directed(outputs, outputs @ outputs.T), t)}[name]
+    ours = runs.loss(x)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+    assert torch.allclose(*(torch.autograd.grad(loss, runs.weights["f"])[0] for loss in (ours, theirs)), atol=1e-5)
+
+
+def test_directpreds_predictor_comes_from_a_running_correlation():
+    runs, batches = one_run("DirectPred")
+    (z1, *_), (z2, *_, t) = (seen(runs, x) for x in batches)
+    runs.loss(batches[0])
+    by_hand = both_ways(directed(z2, 0.7 * z2 @ z2.T + 0.3 * 0.7 * z1 @ z1.T), t)
+    assert runs.loss(batches[1]).item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+def test_dinos_centre_is_a_running_mean_of_both_views_scores_and_is_taken_from_them():
+    runs, batches = one_run("DINO")
+    _, z, _, t = seen(runs, batches[1])
+    mean = [torch.cat(seen(runs, x)[3]).mean(0) @ runs.slow["codes"][0].T for x in batches]
+    runs.loss(batches[0])
+    assert torch.allclose(runs.centre[0, 0], 0.1 * mean[0], atol=1e-6)
+    by_hand = coded(runs, z, t, rounds=0, centre=0.1 * mean[0])
+    assert runs.loss(batches[1]).item() == pytest.approx(by_hand.item(), abs=1e-5)
+    assert torch.allclose(runs.centre[0, 0], 0.09 * mean[0] + 0.1 * mean[1], atol=1e-6)
 
 
 def test_a_slow_target_follows_and_the_queue_takes_its_outputs():

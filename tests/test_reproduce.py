@@ -19,6 +19,7 @@ from simsiam_explained import evidence, records, reproduce, runs
 from simsiam_explained.evidence import Claim, Lower, claims
 from simsiam_explained.images import from_tensor, load_images
 from simsiam_explained.memory import load_checkpoint, save_checkpoint
+from simsiam_explained.moco_v3 import stability
 from simsiam_explained.origin import code_version, digest
 from simsiam_explained.records import Shelf, read_record, read_shelf, records_dir, write_record
 from simsiam_explained.reproduce import in_processes, missing, queue, verify
@@ -129,6 +130,19 @@ def test_a_look_at_a_net_that_has_overflowed_does_not_raise():
     with torch.no_grad():
         next(net.parameters()).fill_(math.nan)
     assert all(math.isnan(v) for v in runs._watch(train, test, TINY.make_views())(net).values())
+
+
+def test_a_watched_run_is_the_same_run_and_tells_of_its_stability(made, tmp_path):
+    recipe, at = TINY.but(steps=90), tmp_path / "run.ckpt"
+    plain, (watched, _) = run_recipe(recipe, 0, device="cpu")[0], run_recipe(recipe.but(watch=10), 0, device="cpu", checkpoint=at)
+    assert watched.digest == plain.digest and watched.key != plain.key and not at.exists()
+    told = {name: watched.final.pop(name) for name in watched.final.keys() - plain.final.keys()}
+    assert watched.final == plain.final and told.keys() == stability([0.5], [0.5], [], []).keys()
+    assert [step for step, _ in watched.curves["bank kNN"]] == [80] and 0 <= told["bank fall"] < 1
+    assert [step for step, _ in watched.curves["gradient, first layer"]] == list(range(1, 91))
+    assert read_record(write_record(watched, tmp_path)).curves["renewed kNN"][0] == pytest.approx(watched.curves["renewed kNN"][0])
+    with pytest.raises(ValueError, match="watch: its kNN needs the labels"):
+        recipe.but(watch=10, images="cifar10", unlabelled="cifar100")
 
 
 def test_unlabelled_images_are_trained_on_and_seen_by_no_probe(made):

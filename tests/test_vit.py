@@ -135,6 +135,11 @@ def test_first_weights_follow_moco_v3():
     assert weights["stem.projection.0.weight"].abs().max().item() == pytest.approx(0.158, abs=0.001)   # √(6/(3·4² + 192))
 
 
+def test_learned_places_begin_as_vits():
+    places = vit((3, 32, 32), 4, 192, 1, 12, position="learned", seed=0).stem.position
+    assert places.requires_grad and places.std().item() == pytest.approx(0.02, rel=0.05) and abs(places.mean()) < 1e-3
+
+
 def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
     state = torch.get_rng_state()
     one, two, other = (toy(seed=s).state_dict() for s in (3, 3, 4))
@@ -270,6 +275,14 @@ def test_channels_last_and_bfloat16(device):
     with torch.autocast(device.type, torch.bfloat16):
         half = net(x)
     assert (half.float() - plain).norm() < 0.05 * plain.norm()
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_tokens_are_as_wide_as_the_weights_under_autocast_with_places_and_without(position):
+    stem, x = toy(position=position).stem, pictures()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert stem(x).dtype == torch.float32
+    assert stem.double()(x.double()).dtype == torch.float64
 
 
 @pytest.mark.slow
