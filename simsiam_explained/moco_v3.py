@@ -253,7 +253,7 @@ CLAIMS += [
            Lower("linear", _COPY, _SLOW), priority=3),
     _claim("14-best", "Over m accuracy is an inverted U: 0.9 and 0.999 are below 0.99.", "§6.2", "75.6 < 76.5 > 75.0",
            _ladder(_FAST, _SLOW, _SLOWER), *(Lower("linear", arm, _SLOW) for arm in (_FAST, _SLOWER)), scales=("full",)),
-    _claim("14-short", "Where training is short it is one, too: 0 and 0.999 are below 0.9.", "§6.2, at other lengths", "–",
+    _claim("14-short", "Over m accuracy is an inverted U in a short training, too: 0 and 0.999 are below 0.9.", "§6.2, at other lengths", "–",
            _ladder(_COPY, _FAST, _SLOWER), *(Lower("linear", arm, _FAST) for arm in (_COPY, _SLOWER)), scales=("small",)),
 ]
 
@@ -270,7 +270,7 @@ def _shaken(n: str, sentence: str, source: str, paper: str, *rule, arms: dict = 
 CLAIMS += [
     _shaken("1-dips", "At ten times the rate kNN in the old bank falls by more than seven points on the way.", "Fig. 1, 2",
             "dips", Between("bank fall", _X10, 0.07, 1.0)),
-    _shaken("1-renewed", "And it does so in a bank that is made again by the weights of now.", "ours", "–",
+    _shaken("1-renewed", "And so does kNN in a bank that is made again by the weights of now.", "ours", "–",
             Between("renewed fall", _X10, 0.07, 1.0)),
     _shaken("4", "The first layer's gradient spikes before the last block's does.", "Fig. 4", "by a few to tens of steps",
             Between("first ahead", _X10, 0.0, 30.5)),
