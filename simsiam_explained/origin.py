@@ -60,6 +60,7 @@ def machine(device: torch.device) -> dict:
 def forget_peak(device: torch.device) -> None:
     """Begin to measure `peak_memory` anew, where the system can (CUDA, Linux)."""
     if device.type == "cuda":
+        torch.cuda.init()                   # before that its allocator refuses "cuda:0"
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:

@@ -76,6 +76,8 @@ def _train(recipe: Recipe, seed: int, images: Images, views: Views, look: Callab
     """Return the run of `recipe`: done, stopped (at the time `ends`), or diverged. It goes on from its `checkpoint`."""
     every, plan = max(1, recipe.steps // LOOKS), {name: getattr(recipe, name) for name in PLAN}
     method = recipe.build(seed)
+    if compile:
+        torch.compiler.reset()       # it compiles 8 nets of a class at most, and runs all later ones as they are
     seen = watch(method, images.labels, every=recipe.watch, renew=True) if recipe.watch else None
     try:
         run = fit(method, images, views, **plan, seed=seed, order=recipe.batches(seed, images),

@@ -41,7 +41,7 @@ def net(kind=SimSiam, **switches):
 
 
 def go(method, steps=7, device="cpu", **change):
-    settings = dict(steps=steps, batch=8, base_lr=2.0, every=3, seed=0, device=device, progress=False)
+    settings = dict(steps=steps, batch=8, base_lr=2.0, every=3, device=device, autocast="float32", progress=False)
     return fit(method, made(), Noisy(), **settings | change)
 
 

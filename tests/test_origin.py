@@ -8,7 +8,7 @@ import torch
 from evidence_kit import TINY
 
 from simsiam_explained import origin
-from simsiam_explained.origin import code_version, commit, digest, machine
+from simsiam_explained.origin import code_version, commit, digest, forget_peak, machine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,6 +58,15 @@ if device.type == "cuda" or Path("/proc/self/clear_refs").exists():
 """                                           # a process of its own: what other tests freed may come back uncounted
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_memory_of_a_gpu_is_asked_once_cuda_has_begun(monkeypatch):
+    """Until then the allocator refuses "cuda:0"; for "cuda" torch begins by itself."""
+    asked, device = [], torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    forget_peak(device)
+    assert asked == ["init", device]
 
 
 def test_a_digest_is_to_the_bit(device):

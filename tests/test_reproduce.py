@@ -97,6 +97,15 @@ def test_a_run_on_any_device(device):
     assert made.peak_memory > 0 and made.flops == run_recipe(TINY, 0, device=str(device))[0].flops
 
 
+def test_what_was_compiled_before_is_forgotten_first(monkeypatch):
+    """torch compiles eight nets of a class and runs the ninth as it is: the arms of one queue are more."""
+    did = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: did.append("reset"))
+    monkeypatch.setattr(torch, "compile", lambda net: did.append("compile") or net)
+    made, _ = run_recipe(TINY, 0, device="cpu", compile=True)
+    assert did == ["reset", "compile"] and made.machine["compile"]
+
+
 def test_long_curves_are_thinned_to_their_ends(monkeypatch):
     monkeypatch.setattr(runs, "thin", partial(records.thin, points=3))
     made = run_recipe(TINY.but(steps=9), 0, device="cpu")[0]
