@@ -192,9 +192,9 @@ def test_simclr_is_a_corner_of_the_generalised_loss():
     assert torch.allclose(out.loss, 4 + 2 * nt_xent(out.z1, out.z2, 0.5), atol=1e-10)
 
 
-def test_negatives_by_hand():
+def test_negatives_by_hand(device):
     """One image: its only negative is the other view's target, so ln Σ is cos/α itself and cancels the positive."""
-    p, t = rows(n=2)
+    p, t = (x.to(device) for x in rows(n=2))
     assert byol_loss(p, t, beta=1.0, temperature=0.3).item() == pytest.approx(4)
 
 
