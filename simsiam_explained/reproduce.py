@@ -88,7 +88,7 @@ def _make(job: Job, limit: float, device: str, compile: bool, keep: Iterable[str
     record, method = run_recipe(job.recipe, job.seed, device=device, checkpoint=checkpoint, limit=limit,
                                 compile=compile, claims_of=claims(job.claims).values())
     if record.status == "stopped":
-        say(f"{job.name} stopped; the same command goes on")
+        say(f"{job.name} stopped; the same command {'begins it again: give more time' if job.recipe.watch else 'goes on'}")
         return record
     if set(job.claims) & set(keep) and job.seed == 0 and record.status != "diverged":   # choice: one of an arm
         knn_before, after = record.final["kNN"], save_backbone(

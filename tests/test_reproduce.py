@@ -154,6 +154,14 @@ def test_a_watched_run_is_the_same_run_and_tells_of_its_stability(made, tmp_path
         recipe.but(watch=10, images="cifar10", unlabelled="cifar100")
 
 
+def test_a_watched_run_that_was_cut_is_said_to_begin_again(folders, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "run_recipe", cut)
+    for recipe, told in ((TINY, "the same command goes on"), (TINY.but(watch=10), "begins it again: give more time")):
+        job = reproduce.Job(recipe, 0, ("simsiam-9",), 1.0)
+        assert reproduce._make(job, 1.0, "cpu", False, ()).status == "stopped"
+        assert told in capsys.readouterr().out
+
+
 def test_unlabelled_images_are_trained_on_and_seen_by_no_probe(made):
     """The weights are those of a plain fit on all pixels; what is probed, settled and measured is what it was before."""
     recipe, views = TINY.but(unlabelled="digits"), make_views("textures")
